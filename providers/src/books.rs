@@ -1,0 +1,514 @@
+//! What a provider's server may ask of the store, inside one transaction.
+//!
+//! The questions that cross tenants are named on [`Books`]; everything that belongs to one reseller goes through
+//! [`Books::account`], whose every statement carries the account. A method earns its place by being needed by a server.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use crate::limits::Meter;
+use crate::message::Response;
+use crate::money::Minor;
+
+/// The store could not do this: full, gone, or in conflict with another transaction. Nothing of the transaction stays.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("store: {0}")]
+pub struct Fault(pub String);
+
+/// A reseller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AccountId(pub i64);
+
+/// A key's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyRow(pub i64);
+
+/// One transaction on the books.
+pub trait Books {
+    /// Runs `work` under a savepoint. Its `Undo`, fault or panic takes back all that it wrote and nothing else.
+    fn attempt(&mut self, work: &mut dyn FnMut(&mut dyn Books) -> Result<Keep, Fault>) -> Result<Attempted, Fault>;
+
+    /// One reseller's part of the books. Nothing else reaches it.
+    fn account(&mut self, id: AccountId) -> Box<dyn AccountBooks + '_>;
+
+    /// The version of a key as it stands now; `None` when the row is gone.
+    fn key_version(&mut self, key: KeyRow) -> Result<Option<i64>, Fault>;
+    /// When the key was last used with success.
+    fn last_used(&mut self, key: KeyRow) -> Result<Option<Timestamp>, Fault>;
+    /// Notes a success.
+    fn touch_key(&mut self, key: KeyRow, now: Timestamp) -> Result<(), Fault>;
+
+    /// Spends a nonce; false if it is spent already. An expired one may be spent again.
+    fn spend_nonce(&mut self, key: KeyRow, nonce: &str, now: Timestamp, expires_at: Timestamp) -> Result<bool, Fault>;
+    /// The key's meter; a full one if it was never used.
+    fn meter(&mut self, key: KeyRow) -> Result<Option<Meter>, Fault>;
+    /// Writes the meter back.
+    fn set_meter(&mut self, key: KeyRow, meter: &Meter) -> Result<(), Fault>;
+
+    /// Locks of a key that are in force.
+    fn locks(&mut self, key: KeyRow, now: Timestamp) -> Result<Vec<Lock>, Fault>;
+    /// Locks a network, or with `None` everybody, out of a key.
+    fn add_lock(&mut self, key: KeyRow, lock: &Lock) -> Result<(), Fault>;
+    /// Counted failures since a moment, oldest first, at most 1,000.
+    fn failures(&mut self, key: KeyRow, since: Timestamp) -> Result<Vec<Failure>, Fault>;
+    /// Counts a failure.
+    fn add_failure(&mut self, key: KeyRow, failure: &Failure) -> Result<(), Fault>;
+
+    /// The answer recorded under an idempotency key that has not expired.
+    fn idempotent(&mut self, scope: &IdempotencyScope<'_>, now: Timestamp) -> Result<Option<Recorded>, Fault>;
+    /// Records an answer, over an older or unfinished one.
+    fn record_idempotent(&mut self, scope: &IdempotencyScope<'_>, recorded: &Recorded) -> Result<(), Fault>;
+
+    /// Appends a row to the audit chain of its stream. Without it there is no answer.
+    fn audit(&mut self, row: &AuditRow) -> Result<(), Fault>;
+
+    /// All products on sale, by id.
+    fn products(&mut self) -> Result<Vec<Product>, Fault>;
+    /// One product on sale.
+    fn product(&mut self, id: i64) -> Result<Option<Product>, Fault>;
+    /// Takes `quantity` from a product's stock; false if there is not enough. Products without stock always have enough.
+    fn take_stock(&mut self, product: i64, quantity: u32) -> Result<bool, Fault>;
+    /// Paid orders whose fulfilment is due, oldest first, and pending ones past their expiry.
+    fn due_orders(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault>;
+    /// When the next order falls due.
+    fn next_due_order(&mut self) -> Result<Option<Timestamp>, Fault>;
+
+    /// How an accepted GP hash was used before under this key.
+    fn hash_use(&mut self, key: KeyRow, hash: &str) -> Result<Option<HashUse>, Fault>;
+    /// Notes an accepted hash; kept until the key is rotated.
+    fn record_hash(&mut self, key: KeyRow, hash: &str, used: &HashUse) -> Result<(), Fault>;
+    /// The initialisation vector under which a ciphertext was seen before.
+    fn envelope_iv(&mut self, key: KeyRow, ciphertext_sha256: &[u8; 32]) -> Result<Option<[u8; 16]>, Fault>;
+    /// Notes a ciphertext.
+    fn record_envelope(&mut self, key: KeyRow, ciphertext_sha256: &[u8; 32], iv: &[u8; 16], now: Timestamp) -> Result<(), Fault>;
+    /// The firewall packages on sale, lowest first, with prices.
+    fn packages(&mut self) -> Result<Vec<Package>, Fault>;
+    /// Whose live firewall license a domain has. The one thing a reseller can learn of others.
+    fn licensee(&mut self, domain: &str) -> Result<Option<AccountId>, Fault>;
+}
+
+/// One reseller's part of the books.
+pub trait AccountBooks {
+    /// The reseller.
+    fn profile(&mut self) -> Result<Account, Fault>;
+    /// Takes an amount from the credit, if there is enough: false, and nothing taken, if not. `entry` says what for.
+    fn charge(&mut self, amount: Minor, entry: &Entry<'_>) -> Result<bool, Fault>;
+
+    /// A new order; returns its id.
+    fn add_order(&mut self, order: &NewOrder) -> Result<i64, Fault>;
+    /// An order.
+    fn order(&mut self, id: i64) -> Result<Option<Order>, Fault>;
+    /// Writes an order's status and what goes with it.
+    fn set_order(&mut self, order: &Order) -> Result<(), Fault>;
+
+    /// A new unpaid invoice; returns its id. The number is given by the books.
+    fn add_invoice(&mut self, invoice: &NewInvoice) -> Result<i64, Fault>;
+    /// The invoice that renews a service from this due date, if there is one.
+    fn renewal_invoice(&mut self, service: i64, term_from: Timestamp) -> Result<Option<i64>, Fault>;
+    /// Marks an invoice paid.
+    fn set_invoice_paid(&mut self, id: i64, now: Timestamp) -> Result<(), Fault>;
+    /// Marks an invoice cancelled.
+    fn cancel_invoice(&mut self, id: i64) -> Result<(), Fault>;
+
+    /// A new service with its login; returns its id.
+    fn add_service(&mut self, service: &NewService) -> Result<i64, Fault>;
+    /// A service.
+    fn service(&mut self, id: i64) -> Result<Option<Service>, Fault>;
+    /// Services by id, `limit` of them after `offset`.
+    fn services(&mut self, offset: u64, limit: u32) -> Result<Vec<Service>, Fault>;
+    /// How many services there are.
+    fn count_services(&mut self) -> Result<u64, Fault>;
+    /// Writes a service's status, power and due date.
+    fn set_service(&mut self, service: &Service) -> Result<(), Fault>;
+    /// A service's login, opened.
+    fn login(&mut self, service: i64) -> Result<Option<Login>, Fault>;
+    /// A service's new password.
+    fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault>;
+
+    /// The live (not cancelled) firewall license of a domain.
+    fn license(&mut self, domain: &str) -> Result<Option<License>, Fault>;
+    /// A new license; returns its id. A domain has one live license at most, over all accounts.
+    fn add_license(&mut self, license: &License) -> Result<i64, Fault>;
+    /// Writes a license's package, state, password hash and dates.
+    fn set_license(&mut self, license: &License) -> Result<(), Fault>;
+}
+
+/// Whether what was written stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It does.
+    Keep,
+    /// It does not.
+    Undo,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempted {
+    /// What it wrote stays.
+    Kept,
+    /// It asked for it to be undone.
+    Undone,
+    /// It failed or panicked, and what it wrote was undone. The cause is in the log.
+    Broke,
+}
+
+/// A lock in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// The network kept out (see [`crate::limits::network`]); `None` for everybody.
+    pub network: Option<String>,
+    /// The first moment it no longer holds.
+    pub until: Timestamp,
+}
+
+/// A counted failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Where it came from.
+    pub network: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What an idempotency key belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct IdempotencyScope<'a> {
+    /// Whose key.
+    pub key: KeyRow,
+    /// Upper case.
+    pub method: &'a str,
+    /// The path from `/v1` on.
+    pub path: &'a str,
+    /// The header's value.
+    pub idempotency_key: &'a str,
+}
+
+/// What was answered under an idempotency key.
+#[derive(Clone)]
+pub struct Recorded {
+    /// Of the request's raw body.
+    pub body_sha256: [u8; 32],
+    /// As it was sent.
+    pub response: Response,
+    /// The order that waits for its payment: the same request again tries to pay this one.
+    pub unfinished_order: Option<i64>,
+    /// When the first answer was given.
+    pub at: Timestamp,
+    /// The first moment it no longer counts.
+    pub expires_at: Timestamp,
+}
+
+/// A row of the audit log; stream, sequence and hash are the books' own.
+#[derive(Debug, Clone)]
+pub struct AuditRow {
+    /// Whose stream; `None` for requests that belong to nobody.
+    pub account: Option<AccountId>,
+    /// When.
+    pub at: Timestamp,
+    /// The key's public id, as claimed.
+    pub key_id: Option<String>,
+    /// The caller's address.
+    pub peer: IpAddr,
+    /// The request's method.
+    pub method: String,
+    /// The request-target, cut at 512 bytes.
+    pub path: String,
+    /// The answer's status.
+    pub status: u16,
+    /// Why it was refused.
+    pub reason: Option<String>,
+    /// As in `X-Request-Id`.
+    pub request_id: String,
+    /// What happened, such as `request`, `credentials.read`, `key.locked`.
+    pub event: String,
+    /// For the operator only. Never a secret.
+    pub detail: Option<String>,
+}
+
+/// A reseller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The row.
+    pub id: AccountId,
+    /// Where mail goes.
+    pub email: String,
+    /// As the operator wrote it.
+    pub name: String,
+    /// ISO 4217.
+    pub currency: String,
+    /// The credit left.
+    pub balance: Minor,
+}
+
+/// Why money moved: a line of the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// Such as `order`, `renewal`, `gp.autoregister`.
+    pub kind: &'a str,
+    /// What it paid: an invoice's id, a license's domain.
+    pub reference: &'a str,
+}
+
+/// Something that can be ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Product {
+    /// The id that orders name.
+    pub id: i64,
+    /// For people.
+    pub name: String,
+    /// `kvm`, `dedicated`, `webspace`, `minecraft`, `vpn` or `traffic`.
+    pub family: String,
+    /// For people.
+    pub description: String,
+    /// By currency and billing cycle.
+    pub prices: Vec<Price>,
+    /// The config options as the API shows them (a JSON array).
+    pub config_options: String,
+    /// How many are left; `None` for no limit.
+    pub stock: Option<u32>,
+}
+
+/// What a product costs for one cycle in one currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Price {
+    /// ISO 4217.
+    pub currency: String,
+    /// Such as `monthly`.
+    pub cycle: String,
+    /// Per cycle.
+    pub price: Minor,
+    /// Once.
+    pub setup_fee: Minor,
+}
+
+/// Where an order stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderStatus {
+    /// Waits for credit until it expires.
+    PendingPayment,
+    /// Paid, to be fulfilled.
+    Paid,
+    /// Being fulfilled.
+    Provisioning,
+    /// Its service exists.
+    Completed,
+    /// Not paid in time.
+    Cancelled,
+}
+
+/// An order to be written.
+#[derive(Debug, Clone)]
+pub struct NewOrder {
+    /// The product's id.
+    pub product_id: i64,
+    /// The billing cycle.
+    pub cycle: String,
+    /// At least 1.
+    pub quantity: u32,
+    /// The chosen options, a JSON object.
+    pub config_options: String,
+    /// The wished host name.
+    pub hostname: Option<String>,
+    /// The caller's remark.
+    pub note: Option<String>,
+    /// Everything due now.
+    pub total: Minor,
+    /// Due again each cycle.
+    pub recurring: Minor,
+    /// ISO 4217.
+    pub currency: String,
+    /// The invoice that bills it.
+    pub invoice_id: i64,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it is cancelled unless paid.
+    pub expires_at: Timestamp,
+}
+
+/// An order.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The row.
+    pub id: i64,
+    /// As it was written.
+    pub new: NewOrder,
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// The first service made from it.
+    pub service_id: Option<i64>,
+    /// When it was paid.
+    pub paid_at: Option<Timestamp>,
+    /// When it falls due: its fulfilment once paid, its expiry before; `None` when nothing is left to do.
+    pub due_at: Option<Timestamp>,
+}
+
+/// An invoice to be written.
+#[derive(Debug, Clone)]
+pub struct NewInvoice {
+    /// What it bills.
+    pub total: Minor,
+    /// ISO 4217.
+    pub currency: String,
+    /// The service that it renews, and from which due date on.
+    pub renews: Option<(i64, Timestamp)>,
+    /// When.
+    pub issued_at: Timestamp,
+    /// Payable until.
+    pub due_at: Timestamp,
+}
+
+/// Where a service stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceStatus {
+    /// Being made.
+    Provisioning,
+    /// In use.
+    Active,
+    /// Switched off, kept.
+    Suspended,
+    /// Gone.
+    Terminated,
+    /// Could not be made.
+    Failed,
+}
+
+/// Whether a machine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// It does.
+    Running,
+    /// It does not.
+    Stopped,
+}
+
+/// A service to be written.
+#[derive(Debug)]
+pub struct NewService {
+    /// The order it was made from.
+    pub order_id: i64,
+    /// The product's id.
+    pub product_id: i64,
+    /// Its host name.
+    pub hostname: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The billing cycle.
+    pub cycle: String,
+    /// Due each cycle.
+    pub recurring: Minor,
+    /// ISO 4217.
+    pub currency: String,
+    /// Paid until.
+    pub next_due_at: Timestamp,
+    /// When.
+    pub created_at: Timestamp,
+    /// How to log in.
+    pub login: Login,
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The row.
+    pub id: i64,
+    /// The order it was made from.
+    pub order_id: i64,
+    /// The product's id.
+    pub product_id: i64,
+    /// Where it stands.
+    pub status: ServiceStatus,
+    /// Whether it runs; `None` where there is nothing to switch.
+    pub power: Option<Power>,
+    /// Its host name.
+    pub hostname: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The billing cycle.
+    pub cycle: String,
+    /// Due each cycle.
+    pub recurring: Minor,
+    /// ISO 4217.
+    pub currency: String,
+    /// Paid until.
+    pub next_due_at: Timestamp,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// How to log in to a service. The password is sealed in the books.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The user.
+    pub username: String,
+    /// Never stored in clear.
+    pub password: SecretString,
+    /// The port.
+    pub port: u16,
+}
+
+/// How a GP hash was used.
+#[derive(Clone)]
+pub struct HashUse {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// SHA-256 of all the request's parameters in their canonical form.
+    pub parameters_sha256: [u8; 32],
+    /// Where it came from.
+    pub peer: IpAddr,
+    /// When.
+    pub at: Timestamp,
+    /// What was answered.
+    pub answer: String,
+}
+
+/// A firewall package on sale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Such as `10k`.
+    pub name: String,
+    /// Its place in the order: a lower one is a downgrade.
+    pub rank: u32,
+    /// By currency, for one month.
+    pub prices: Vec<(String, Minor)>,
+}
+
+/// Where a license stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LicenseState {
+    /// In use.
+    Active,
+    /// Switched off, kept.
+    Suspended,
+    /// Gone: the domain is free again.
+    Cancelled,
+}
+
+/// A firewall license of one domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct License {
+    /// The row; 0 before it is written.
+    pub id: i64,
+    /// Lower case.
+    pub domain: String,
+    /// The package's name as the catalogue spells it.
+    pub package: String,
+    /// 40 lower-case hex digits.
+    pub token: String,
+    /// Where it stands.
+    pub state: LicenseState,
+    /// Where notifications go.
+    pub email: String,
+    /// Argon2id, in PHC form.
+    pub password_hash: String,
+    /// Paid until.
+    pub due_at: Timestamp,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last renewed.
+    pub renewed_at: Option<Timestamp>,
+}

@@ -1,0 +1,503 @@
+//! Names and bodies on the wire. What Part 2 of the specification chose stands here once, for both ends.
+//!
+//! Reading is liberal: unknown members are ignored and whatever the client can do without is optional. Requests are the exception:
+//! the server refuses unknown members, since a misspelled one would be an order for something else.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use crate::money::Minor;
+
+/// Headers of a signed request (spec 3).
+pub mod header {
+    /// The key's public id.
+    pub const KEY: &str = "KH-Key";
+    /// Unix seconds, 10 digits.
+    pub const TIMESTAMP: &str = "KH-Timestamp";
+    /// 22 to 44 base64url characters, single use.
+    pub const NONCE: &str = "KH-Nonce";
+    /// 64 hex digits.
+    pub const SIGNATURE: &str = "KH-Signature";
+    /// 1 to 80 of `A-Z a-z 0-9 _ . -`.
+    pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+    /// On every answer.
+    pub const REQUEST_ID: &str = "X-Request-Id";
+    /// On an answer that was given before (our choice, 2.5).
+    pub const REPLAYED: &str = "Idempotent-Replayed";
+    /// Tokens left.
+    pub const REMAINING: &str = "X-RateLimit-Remaining";
+    /// When the bucket is full again; Unix seconds (our choice, 2.10).
+    pub const RESET: &str = "X-RateLimit-Reset";
+    /// A webhook's signature (our choice, 2.13).
+    pub const WEBHOOK_SIGNATURE: &str = "KH-Webhook-Signature";
+}
+
+/// How far a timestamp may be off, in seconds, inclusive (spec 5).
+pub const WINDOW_S: i64 = 300;
+/// How long a nonce is remembered at least after receipt, in seconds (spec 5).
+pub const NONCE_S: i64 = 600;
+/// How long an idempotency record and an unpaid order live, in seconds (spec 8, 10).
+pub const DAY_S: i64 = 86_400;
+/// Where the `type` of a problem points (spec 12).
+pub const PROBLEM_TYPE: &str = "https://www.kernelhost.com/en/reseller-api/errors/";
+/// A problem's content type.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// `kh_live_` or, on a sandbox book, `kh_test_` (our choice, 2.17), then 32 of `A-Z0-9`.
+pub fn is_key_id(text: &str) -> bool {
+    text.strip_prefix("kh_live_")
+        .or_else(|| text.strip_prefix("kh_test_"))
+        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()))
+}
+
+/// Ten digits.
+pub fn is_timestamp(text: &str) -> bool {
+    text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// 22 to 44 base64url characters.
+pub fn is_nonce(text: &str) -> bool {
+    (22..=44).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// 64 hex digits in either case.
+pub fn is_signature(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// 1 to 80 of `A-Z a-z 0-9 _ . -`.
+pub fn is_idempotency_key(text: &str) -> bool {
+    (1..=80).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+}
+
+/// An amount: a decimal string with its currency (our choice, 2.6). A JSON number is read too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Exact.
+    #[serde(serialize_with = "write_minor", deserialize_with = "read_minor")]
+    pub amount: Minor,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
+fn write_minor<S: serde::Serializer>(amount: &Minor, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(amount)
+}
+
+fn read_minor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Minor, D::Error> {
+    let text = match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        // The shortest decimal form of a number with two decimals is that number.
+        Value::Number(number) => number.to_string(),
+        _ => return Err(serde::de::Error::custom("an amount is a decimal string or a number")),
+    };
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+/// `GET /v1/health`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The server's clock.
+    pub time: Option<String>,
+    /// The server's version.
+    pub version: Option<String>,
+}
+
+/// `GET /v1/me`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Me {
+    /// Whose key it is.
+    pub account: MeAccount,
+    /// What the key may do.
+    pub key: MeKey,
+    /// Actions beyond the documented ones (our choice, 2.19).
+    #[serde(default)]
+    pub extensions: Vec<String>,
+}
+
+/// The account in [`Me`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MeAccount {
+    /// The account's id, a number or a text.
+    pub id: Value,
+    /// Where mail goes.
+    #[serde(default)]
+    pub email: Option<String>,
+    /// The owner's name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// ISO 4217.
+    #[serde(default)]
+    pub currency: Option<String>,
+}
+
+/// The key in [`Me`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MeKey {
+    /// The public id.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// The owner's name for it.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// What it may do.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// Where it may be used from, in CIDR notation.
+    #[serde(default)]
+    pub ip_allowlist: Vec<String>,
+    /// Since when.
+    #[serde(default)]
+    pub created_at: Option<String>,
+    /// When it was last used.
+    #[serde(default)]
+    pub last_used_at: Option<String>,
+    /// How often it may be used.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// The limits of a key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Tokens that come back per minute.
+    pub per_minute: u32,
+    /// How many may be spent at once.
+    pub burst: u32,
+    /// Requests per UTC day.
+    pub per_day: u32,
+}
+
+/// A list that is not paginated.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct All<T> {
+    /// Everything.
+    pub data: Vec<T>,
+}
+
+/// One page of a list (our choice, 2.9).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The page's part.
+    pub data: Vec<T>,
+    /// Where it stands in the whole.
+    pub meta: PageMeta,
+}
+
+/// Where a page stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PageMeta {
+    /// From 1.
+    pub page: u64,
+    /// 1 to 100, 25 unless asked otherwise.
+    pub per_page: u32,
+    /// Of all pages.
+    pub total: u64,
+    /// At least 1.
+    pub total_pages: u64,
+}
+
+/// A product.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Product {
+    /// What orders name.
+    pub id: i64,
+    /// For people.
+    pub name: String,
+    /// `kvm`, `dedicated`, `webspace`, `minecraft`, `vpn` or `traffic`.
+    #[serde(default)]
+    pub family: Option<String>,
+    /// For people.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// By billing cycle, in the reseller's currency.
+    #[serde(default)]
+    pub prices: Vec<ProductPrice>,
+    /// What may or must be chosen.
+    #[serde(default)]
+    pub config_options: Vec<ConfigOption>,
+    /// How many are left; none for no limit.
+    #[serde(default)]
+    pub stock: Option<u32>,
+}
+
+/// What a product costs for one cycle.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProductPrice {
+    /// Such as `monthly`.
+    pub billing_cycle: String,
+    /// Per cycle.
+    pub price: Amount,
+    /// Once.
+    #[serde(default)]
+    pub setup_fee: Option<Amount>,
+}
+
+/// Something to choose.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfigOption {
+    /// The member's name in `config_options` of an order.
+    pub name: String,
+    /// `select`, `quantity` or `text`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether an order must name it.
+    #[serde(default)]
+    pub required: bool,
+    /// For `select`.
+    #[serde(default)]
+    pub choices: Vec<ConfigChoice>,
+}
+
+/// A choice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfigChoice {
+    /// The value to send.
+    pub value: String,
+    /// For people.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// What it adds per cycle.
+    #[serde(default)]
+    pub price: Option<Amount>,
+}
+
+/// `POST /v1/orders`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    /// The product's id.
+    pub product_id: i64,
+    /// Such as `monthly`.
+    pub billing_cycle: String,
+    /// 1 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantity: Option<u32>,
+    /// Choices by option name; numbers for `quantity` options.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config_options: BTreeMap<String, Value>,
+    /// The wished host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// A remark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// An order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Order {
+    /// Its id.
+    pub id: i64,
+    /// `pending_payment`, `paid`, `provisioning`, `completed` or `cancelled`.
+    pub status: String,
+    /// The product's id.
+    #[serde(default)]
+    pub product_id: Option<i64>,
+    /// Such as `monthly`.
+    #[serde(default)]
+    pub billing_cycle: Option<String>,
+    /// What was due at once.
+    #[serde(default)]
+    pub total: Option<Amount>,
+    /// The service made from it, once it is.
+    #[serde(default)]
+    pub service_id: Option<i64>,
+    /// What bills it.
+    #[serde(default)]
+    pub invoice_id: Option<i64>,
+    /// When it was placed.
+    #[serde(default)]
+    pub created_at: Option<String>,
+    /// When it is cancelled unless paid.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    /// When it was paid.
+    #[serde(default)]
+    pub paid_at: Option<String>,
+}
+
+/// A service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Service {
+    /// Its id.
+    pub id: i64,
+    /// The order it was made from.
+    #[serde(default)]
+    pub order_id: Option<i64>,
+    /// The product's id.
+    #[serde(default)]
+    pub product_id: Option<i64>,
+    /// `provisioning`, `active`, `suspended`, `terminated` or `failed`.
+    pub status: String,
+    /// `running`, `stopped` or none.
+    #[serde(default)]
+    pub power: Option<String>,
+    /// Its host name.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Its addresses.
+    #[serde(default)]
+    pub ip_addresses: Vec<String>,
+    /// Such as `monthly`.
+    #[serde(default)]
+    pub billing_cycle: Option<String>,
+    /// Paid until.
+    #[serde(default)]
+    pub next_due_at: Option<String>,
+    /// When it was made.
+    #[serde(default)]
+    pub created_at: Option<String>,
+}
+
+/// `POST /v1/services/{id}/actions`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActionRequest {
+    /// `start`, `stop`, `reboot`, `reinstall`, `suspend`, `unsuspend`, `terminate`, or an extension: `renew`, `reset_password`.
+    pub action: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The system to install, for `reinstall`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The due date being renewed, for `renew`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<String>,
+    /// The new password, for `reset_password`. Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// The answer to an action.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Action {
+    /// Its id, a number or a text.
+    #[serde(default)]
+    pub id: Value,
+    /// The service's id.
+    #[serde(default)]
+    pub service_id: Option<i64>,
+    /// As it was asked.
+    #[serde(default)]
+    pub action: Option<String>,
+    /// `accepted` or `completed`.
+    #[serde(default)]
+    pub status: Option<String>,
+    /// The service afterwards.
+    #[serde(default)]
+    pub service: Option<Service>,
+}
+
+/// `GET /v1/services/{id}/credentials`. Secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The service's id.
+    #[serde(default)]
+    pub service_id: Option<i64>,
+    /// The user.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The password.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// The port.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Where to log in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// `GET /v1/billing/balance`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Balance {
+    /// The credit left.
+    pub balance: Amount,
+    /// Whether a card can be charged.
+    #[serde(default)]
+    pub card_on_file: bool,
+}
+
+/// An invoice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Invoice {
+    /// Its id.
+    pub id: i64,
+    /// For people.
+    #[serde(default)]
+    pub number: Option<String>,
+    /// `unpaid`, `paid` or `cancelled`.
+    pub status: String,
+    /// What it bills.
+    pub total: Amount,
+    /// The order it bills.
+    #[serde(default)]
+    pub order_id: Option<i64>,
+    /// When.
+    #[serde(default)]
+    pub issued_at: Option<String>,
+    /// Payable until.
+    #[serde(default)]
+    pub due_at: Option<String>,
+    /// When it was paid.
+    #[serde(default)]
+    pub paid_at: Option<String>,
+}
+
+/// An error (spec 12; RFC 9457 members).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Problem {
+    /// [`PROBLEM_TYPE`] and the code.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// For people.
+    #[serde(default)]
+    pub title: String,
+    /// As in the status line.
+    #[serde(default)]
+    pub status: u16,
+    /// For people.
+    #[serde(default)]
+    pub detail: String,
+    /// As in the header.
+    #[serde(default)]
+    pub request_id: String,
+    /// The exact cause, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Per field, for `validation_failed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    /// The order that waits for its payment (our choice, 2.8).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_id: Option<i64>,
+}
+
+impl Problem {
+    /// The code: the last part of the type.
+    pub fn code(&self) -> &str {
+        self.kind.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FieldError {
+    /// The member's or header's name.
+    pub field: String,
+    /// For programs.
+    pub code: String,
+    /// For people.
+    #[serde(default)]
+    pub message: String,
+}

@@ -1,0 +1,82 @@
+//! Money: whole minor units, decimal text on the wire.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// An amount in minor units (cents). Which currency it is stands beside it, in the row or message that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Minor(pub i64);
+
+impl Minor {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// The sum, unless it does not fit.
+    pub fn plus(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    /// So many times the amount, unless it does not fit.
+    pub fn times(self, count: u32) -> Option<Self> {
+        self.0.checked_mul(i64::from(count)).map(Self)
+    }
+}
+
+/// Two decimals: every currency of the books has cents.
+impl fmt::Display for Minor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let units = self.0.unsigned_abs();
+        write!(f, "{sign}{}.{:02}", units / 100, units % 100)
+    }
+}
+
+/// Text that is not an amount of at most two decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an amount: expected digits with at most two decimals, such as 12.90")]
+pub struct NotAnAmount;
+
+/// Exact: `12`, `12.9`, `12.90`, `-3.00`. No exponent, no separators, no blanks; further decimals only when they are zeros.
+impl FromStr for Minor {
+    type Err = NotAnAmount;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAmount> {
+        let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
+        let all_digits = |part: &str| !part.is_empty() && part.len() <= 15 && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !all_digits(whole) || !all_digits(decimals) {
+            return Err(NotAnAmount);
+        }
+        let (cents, rest) = decimals.split_at(decimals.len().min(2));
+        if rest.bytes().any(|byte| byte != b'0') {
+            return Err(NotAnAmount);
+        }
+        let cents: i64 = format!("{cents:0<2}").parse().map_err(|_| NotAnAmount)?;
+        let units: i64 = whole.parse().map_err(|_| NotAnAmount)?;
+        let minor = units.checked_mul(100).and_then(|units| units.checked_add(cents)).ok_or(NotAnAmount)?;
+        Ok(Self(if negative { -minor } else { minor }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_exactly_or_not_at_all() {
+        for (text, minor) in [("12.90", 1290), ("12.9", 1290), ("12", 1200), ("-0.05", -5), ("1500.26", 150_026), ("1.500", 150)]
+        {
+            assert_eq!(text.parse(), Ok(Minor(minor)), "{text}");
+        }
+        for text in ["", ".", "1.", ".5", "1,50", "1e3", " 1", "1 ", "+1", "1.005", "--1", "9999999999999999", "١"] {
+            assert_eq!(text.parse::<Minor>(), Err(NotAnAmount), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for minor in [0, 1, 99, 100, 101, -1, -100, 123_456_789] {
+            assert_eq!(Minor(minor).to_string().parse(), Ok(Minor(minor)));
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The answering end: a request is a pure function in two steps, `admit` outside the transaction and a [`Work`] inside it.
+//!
+//! Time, randomness, the peer's address and the operator's rules come in as arguments, so a request can be run again (a retried
+//! transaction), replayed and simulated.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use secrecy::SecretString;
+
+use crate::books::{AccountId, Books, Fault, KeyRow};
+use crate::message::{Request, Response};
+
+/// One provider's API, as the host serves it to resellers.
+pub trait Server: Sync {
+    /// The path below which the API is served unless configured otherwise, without a trailing slash. It is not signed.
+    fn mount(&self) -> &'static str;
+
+    /// Whether the body is worth reading: false when the head alone decides the answer. `head.body` is empty.
+    fn wants_body(&self, head: &Request) -> bool;
+
+    /// The checks that need no transaction: form, signature, source address. Slow work (key derivation) belongs here.
+    fn admit(&self, visit: Arc<Visit>, keys: &dyn Keys) -> Result<Admission, Fault>;
+
+    /// What the host answers without asking the books, in this API's form.
+    fn turn_away(&self, why: TurnedAway, request_id: &str) -> Response;
+
+    /// Does what has fallen due, a bounded part of it, in one transaction. Returns when it wants to be called next; sooner than
+    /// now means that there is more to do at once.
+    fn tick(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault>;
+}
+
+/// A request and all that its answer may depend on, the books aside.
+pub struct Visit {
+    /// As received, the mount's prefix cut off.
+    pub request: Request,
+    /// The caller's address: the socket's, or the one a trusted proxy vouches for.
+    pub peer: IpAddr,
+    /// A ULID; goes into the answer, the audit row and the log.
+    pub request_id: String,
+    /// When, with what randomness, under which rules.
+    pub moment: Moment,
+}
+
+/// When, with what randomness, under which rules.
+#[derive(Clone)]
+pub struct Moment {
+    /// The wall clock.
+    pub now: Timestamp,
+    /// Fresh for every request or tick; the only source of randomness.
+    pub seed: [u8; 32],
+    /// The operator's choices.
+    pub rules: Rules,
+}
+
+impl Moment {
+    /// A generator that gives the same values each time a transaction is run again.
+    pub fn rng(&self) -> StdRng {
+        StdRng::from_seed(self.seed)
+    }
+}
+
+/// The operator's choices, from the configuration.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// When failed signatures lock a key.
+    pub lock: LockRule,
+    /// How long a paid order takes to become a service under simulated fulfilment.
+    pub fulfilment_delay: Duration,
+    /// GP: refuse timestamps whose digits fit no second within 300 s (`gp.freshness`).
+    pub freshness: bool,
+    /// GP: a second renew of a package within 10 minutes is answered without a charge (`gp.renew_dedupe`).
+    pub renew_dedupe: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { lock: LockRule::default(), fulfilment_delay: Duration::from_secs(1), freshness: true, renew_dedupe: true }
+    }
+}
+
+/// When failed signatures lock a key (spec: 5 in 10 minutes, for 15 minutes).
+#[derive(Debug, Clone)]
+pub struct LockRule {
+    /// Whom a lock keeps out.
+    pub mode: LockMode,
+    /// How many failures within `window`; 0 turns the lock off.
+    pub failures: u32,
+    /// Seconds in which failures add up.
+    pub window_s: i64,
+    /// Seconds a lock lasts.
+    pub duration_s: i64,
+}
+
+impl Default for LockRule {
+    fn default() -> Self {
+        Self { mode: LockMode::Scoped, failures: 5, window_s: 600, duration_s: 900 }
+    }
+}
+
+/// Whom a lock keeps out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// The failing network first: key ids are public, and a stranger must not be able to lock an owner out.
+    Scoped,
+    /// Everybody, as KernelHost publishes it.
+    Faithful,
+}
+
+/// What admission found.
+pub enum Admission {
+    /// Needs no transaction (health, a redirect).
+    Answered(Response),
+    /// To be judged in a transaction: an admitted request, or a refused one that leaves an audit row and perhaps a counted failure.
+    Work(Work),
+}
+
+/// The second step, inside a transaction. It may be run more than once; only the last run's writes stay.
+pub type Work = Box<dyn Fn(&mut dyn Books) -> Result<Step, Fault> + Send>;
+
+/// What a transaction came to.
+pub enum Step {
+    /// To be sent once the transaction has committed.
+    Answer {
+        /// The answer.
+        response: Response,
+        /// Not before this long after the request was received, so that what failed cannot be told from when.
+        floor: Duration,
+    },
+    /// The key changed after admission: undo, admit once more with the store's key. A second time in a row is answered as busy.
+    Stale,
+}
+
+impl Step {
+    /// An answer without a floor.
+    pub fn answer(response: Response) -> Self {
+        Self::Answer { response, floor: Duration::ZERO }
+    }
+}
+
+/// Why the host answers by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// Over the per-address limit; try again after so many seconds.
+    RateLimited {
+        /// Whole seconds, at least 1.
+        retry_after_s: u64,
+    },
+    /// The body is over 64 KiB.
+    BodyTooLarge,
+    /// The body did not arrive within 10 s.
+    BodyTimeout,
+    /// The message is not one this API could understand: both lengths given, a target in absolute form, bytes outside ASCII.
+    Malformed,
+    /// The store cannot take the request now, or could not write its audit row. Nothing was executed.
+    Busy,
+    /// A defect of ours. Nothing was executed.
+    Internal,
+}
+
+/// The keys, as admission may ask for them: from a cache, or (rarely, limited per address) from the store.
+pub trait Keys {
+    /// The key of this provider with this public id.
+    fn find(&self, provider: &str, public_id: &str, from: From) -> Result<Option<Arc<Key>>, Fault>;
+
+    /// The keys of this provider that are bound to exactly this address, at most 16.
+    fn at_address(&self, provider: &str, address: IpAddr, from: From) -> Result<Vec<Arc<Key>>, Fault>;
+}
+
+/// How fresh a key must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// A cached one will do.
+    Cache,
+    /// The store's, because the cached one is missing or did not match: another process may have made or rotated it.
+    Store,
+}
+
+/// A reseller's key, opened.
+#[derive(Debug)]
+pub struct Key {
+    /// The row it stands in.
+    pub row: KeyRow,
+    /// Counts up with each rotation, revocation and change of limits: the transaction compares it.
+    pub version: i64,
+    /// Whose it is.
+    pub account: AccountId,
+    /// Not secret.
+    pub public_id: String,
+    /// The owner's name for it.
+    pub label: String,
+    /// The HMAC key, or GP's API key.
+    pub secret: SecretString,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// Where it may be used from; empty for everywhere.
+    pub allowed: Vec<IpNet>,
+    /// How often it may be used.
+    pub limits: KeyLimits,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// Until when, if ever.
+    pub expires_at: Option<Timestamp>,
+    /// Revoked keys are unknown to every caller.
+    pub revoked: bool,
+}
+
+impl Key {
+    /// Neither revoked nor expired.
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        !self.revoked && self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// Whether the allow-list admits an address.
+    pub fn allows(&self, peer: IpAddr) -> bool {
+        self.allowed.is_empty() || self.allowed.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// How often a key may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// Tokens that come back per minute.
+    pub per_minute: u32,
+    /// How many may be spent at once.
+    pub burst: u32,
+    /// Requests per UTC day.
+    pub per_day: u32,
+}
+
+impl Default for KeyLimits {
+    fn default() -> Self {
+        Self { per_minute: 60, burst: 20, per_day: 5000 }
+    }
+}

@@ -6,11 +6,13 @@ mod catalogue;
 mod idempotency;
 mod keys;
 mod licenses;
+mod master_keys;
 mod migrations;
 mod orders;
 mod services;
 mod sql;
 mod sqlite;
+mod sweep;
 mod transaction;
 
 use std::path::Path;
@@ -39,6 +41,7 @@ struct Inner {
     readers: Mutex<Vec<Connection>>,
     path: std::path::PathBuf,
     vault: Arc<Vault>,
+    sealed: bool,
 }
 
 /// Why work was not done. In every case nothing of it stays.
@@ -61,9 +64,11 @@ impl Store {
         let connection = sqlite::open_writer(path)?;
         let mut engine = Sqlite(&connection);
         migrations::run(&mut engine)?;
-        Transaction::new(&mut engine, &vault).seed()?;
+        let mut books = Transaction::new(&mut engine, &vault);
+        books.seed()?;
+        let sealed = !books.know_master_keys()?;
         let writer = Writer::start(connection).map_err(|error| Fault(format!("cannot start the writer: {error}")))?;
-        Ok(Self(Arc::new(Inner { writer, readers: Mutex::default(), path: path.to_owned(), vault })))
+        Ok(Self(Arc::new(Inner { writer, readers: Mutex::default(), path: path.to_owned(), vault, sealed })))
     }
 
     /// Runs work in a transaction and returns once it has committed. Work that fails or panics takes back its own writes alone.
@@ -103,6 +108,11 @@ impl Store {
             readers.push(connection);
         }
         result
+    }
+
+    /// Whether the book holds sealed values whose master key is not at hand.
+    pub fn is_sealed(&self) -> bool {
+        self.0.sealed
     }
 
     fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

@@ -320,3 +320,309 @@ fn out_of_time() -> Problem {
 pub(super) fn http_date(text: &str) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::kernelhost::client::script::{
+        KEY, Net, SECRET, at, call, connection, json, lost, not_sent, path, refusal, run, with,
+    };
+
+    const DATE: &str = "Fri, 15 Jan 2027 09:00:00 GMT"; // an hour after the script's clock
+
+    fn get(net: &Net) -> Result<Value, Problem> {
+        let at = at();
+        run(Api::asking(net, &at)?.get("/v1/me"))
+    }
+
+    fn post(net: &Net) -> Result<Value, Problem> {
+        post_within(net, 60_000)
+    }
+
+    fn post_within(net: &Net, deadline_ms: u32) -> Result<Value, Problem> {
+        let (at, call) = (at(), Call { deadline_ms, ..call() });
+        let api = Api::changing(net, &at, &call)?;
+        run(api.post("/v1/services/5/actions", &call.idempotency_key, &serde_json::json!({"action": "stop"}), None))
+    }
+
+    #[derive(Deserialize)]
+    struct Vector {
+        method: String,
+        path: String,
+        body: Option<String>,
+        secret: String,
+        timestamp: String,
+        nonce: String,
+        signature: String,
+    }
+
+    /// The vectors' nonces and clock, as the world gives them.
+    struct Fixed<'a>(&'a Net, Timestamp, Vec<u8>);
+
+    #[async_trait::async_trait(?Send)]
+    impl Outside for Fixed<'_> {
+        async fn send(&self, request: Request, timeout: Duration) -> Result<Response, crate::outside::SendError> {
+            self.0.send(request, timeout).await
+        }
+        async fn sleep(&self, time: Duration) {
+            self.0.sleep(time).await;
+        }
+        fn now(&self) -> Timestamp {
+            self.1
+        }
+        fn ticks(&self) -> Duration {
+            self.0.ticks()
+        }
+        fn random(&self, bytes: &mut [u8]) {
+            bytes.copy_from_slice(&self.2);
+        }
+    }
+
+    #[test]
+    fn requests_are_signed_as_openssl_signs_them() {
+        let vectors: Vec<Vector> =
+            serde_json::from_str(include_str!("../../../../tests/vectors/kernelhost-signing.json")).unwrap();
+        assert!(vectors.len() >= 10);
+        for vector in vectors {
+            let Some(body) = &vector.body else { continue };
+            let net = Net::always(json(200, "{}"));
+            let now = Timestamp::from_second(vector.timestamp.parse().unwrap()).unwrap();
+            let world = Fixed(&net, now, hex::decode(&vector.nonce).unwrap());
+            let at = crate::contract::Connection {
+                provider: String::new(),
+                base_url: "https://kh.example/any/prefix/v1/".to_owned(),
+                key: KEY.to_owned(),
+                secret: vector.secret.clone(),
+                settings: Vec::new(),
+            };
+            let at = at.into();
+            let api = Api::asking(&world, &at).unwrap();
+            let method = ["GET", "POST", "PUT"].into_iter().find(|method| *method == vector.method).unwrap();
+            let ask = Ask { method, body: body.as_bytes(), ..Ask::get(&vector.path) };
+            run(api.exchange(&ask)).map_err(|problem| problem.message).unwrap();
+            assert_eq!(net.header(0, "KH-Signature"), vector.signature);
+            assert_eq!(net.header(0, "KH-Timestamp"), vector.timestamp);
+            assert_eq!(net.header(0, "KH-Nonce"), vector.nonce);
+            assert_eq!(net.sent.borrow()[0].0.target, format!("https://kh.example/any/prefix{}", vector.path));
+        }
+    }
+
+    #[test]
+    fn attempts_share_body_and_key_and_differ_in_nonce_time_and_signature() {
+        let net = Net::new([lost(), json(500, "{}"), not_sent(), json(202, r#"{"status":"completed"}"#)]);
+        assert_eq!(post(&net).unwrap()["status"], "completed");
+        let distinct = |name: &str| (0..4).map(|i| net.header(i, name)).collect::<std::collections::BTreeSet<_>>().len();
+        assert_eq!((distinct("Idempotency-Key"), distinct("KH-Nonce"), distinct("KH-Signature")), (1, 4, 4));
+        assert!(distinct("KH-Timestamp") > 1);
+        let sent = net.sent.borrow();
+        for (request, timeout) in sent.iter() {
+            assert!(request.body == sent[0].0.body && request.body == br#"{"action":"stop"}"#);
+            assert_eq!(*timeout, TRY_TIMEOUT);
+            let header = |name| request.headers.once(name).unwrap();
+            let (timestamp, nonce) = (header("KH-Timestamp"), header("KH-Nonce"));
+            assert!(wire::is_nonce(nonce) && wire::is_timestamp(timestamp) && header("KH-Key") == KEY);
+            let lines = sign::signing_string("POST", path(request), timestamp, nonce, &request.body);
+            assert!(sign::verify(SECRET.as_bytes(), &lines, header("KH-Signature")));
+        }
+    }
+
+    #[test]
+    fn four_attempts_and_no_more_each_wait_with_its_own_bound() {
+        for (answer, effect) in [
+            (not_sent(), Effect::None),
+            (lost(), Effect::Unknown),
+            (json(500, "{}"), Effect::Unknown),
+            (json(502, ""), Effect::Unknown),
+            (json(503, ""), Effect::Unknown),
+            (json(504, "<html>"), Effect::Unknown),
+            (with(json(503, ""), "Retry-After", "1"), Effect::None),
+            (with(json(429, ""), "Retry-After", "1"), Effect::None),
+        ] {
+            let net = Net::always(answer.clone());
+            assert_eq!(post(&net).unwrap_err().effect, effect);
+            assert_eq!((net.sent.borrow().len(), net.slept.borrow().len()), (4, 3));
+            for (index, wait) in net.slept.borrow().iter().enumerate() {
+                let told = answer.as_ref().is_ok_and(|response| response.headers.once("Retry-After").is_some());
+                let (least, most) = if told { (1000, 1500) } else { (0, 500 << index) };
+                assert!((least..=most).contains(&wait.as_millis()), "{wait:?}");
+            }
+            // Nothing is left behind by a question.
+            assert_eq!(get(&Net::always(answer)).unwrap_err().effect, Effect::None);
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_repeated() {
+        let codes = [
+            (400, "validation_failed"),
+            (402, "payment_required"),
+            (403, "forbidden_scope"),
+            (404, "not_found"),
+            (409, "idempotency_conflict"),
+            (413, "x"),
+            (501, "x"),
+            (520, "x"),
+            (301, "x"),
+        ];
+        let refusals = codes.into_iter().map(|(status, code)| refusal(status, code, "request_in_progress", ""));
+        let unreadable = [
+            json(200, "<html>"),
+            json(200, r#"{"cut":"#),
+            Err(crate::outside::SendError::Unreadable("big".to_owned())),
+            Err(crate::outside::SendError::Refused("not allowed".to_owned())),
+        ];
+        let unauthorized = ["missing_headers", "bad_key", "signature_mismatch", "replay_detected", "timestamp_out_of_window"];
+        let unauthorized = unauthorized.into_iter().map(|reason| refusal(401, "auth_failed", reason, ""));
+        for answer in refusals.chain(unreadable).chain(unauthorized) {
+            let net = Net::new([answer]);
+            post(&net).unwrap_err();
+            assert_eq!(net.sent.borrow().len(), 1);
+        }
+    }
+
+    #[test]
+    fn an_attempt_nobody_saw_the_end_of_stays_unknown_until_the_provider_judges() {
+        for (last, effect) in [
+            (refusal(401, "auth_failed", "signature_mismatch", ""), Effect::Unknown),
+            (refusal(403, "forbidden_scope", "missing_scope", ""), Effect::Unknown),
+            (refusal(409, "idempotency_conflict", "body_mismatch", ""), Effect::Unknown),
+            (refusal(413, "too_large", "", ""), Effect::Unknown),
+            (refusal(400, "validation_failed", "", ""), Effect::None),
+            (refusal(404, "not_found", "", ""), Effect::None),
+            (json(404, "<html>"), Effect::Unknown),
+        ] {
+            assert_eq!(post(&Net::new([lost(), last.clone()])).unwrap_err().effect, effect);
+            assert_eq!(post(&Net::new([not_sent(), last])).unwrap_err().effect, Effect::None);
+        }
+    }
+
+    #[test]
+    fn the_deadline_ends_attempts_and_waits() {
+        let net = Net::always(lost());
+        assert_eq!(post_within(&net, 12_000).unwrap_err().effect, Effect::Unknown);
+        let timeouts: Vec<_> = net.sent.borrow().iter().map(|(_, timeout)| *timeout).collect();
+        assert_eq!(timeouts.len(), 2);
+        assert!(timeouts[1] <= Duration::from_secs(2));
+
+        let net = Net::always(with(json(429, ""), "Retry-After", "40"));
+        let problem = post_within(&net, 30_000).unwrap_err();
+        assert_eq!((problem.kind, problem.retry), (ProblemKind::RateLimited, Retry::AfterMs(40_000)));
+        assert_eq!((net.sent.borrow().len(), net.slept.borrow().len()), (1, 0));
+
+        let net = Net::new([]);
+        let problem = post_within(&net, 0).unwrap_err();
+        assert_eq!((problem.effect, problem.retry), (Effect::None, Retry::Now));
+
+        // Questions have a deadline too: three attempts of ten seconds.
+        let net = Net::always(lost());
+        get(&net).unwrap_err();
+        assert_eq!(net.sent.borrow().len(), 3);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_corrected_once_and_told() {
+        let late = || with(refusal(401, "auth_failed", "timestamp_out_of_window", ""), "Date", DATE);
+        let net = Net::new([late(), json(202, "{}"), json(202, "{}")]);
+        let (at, call) = (at(), call());
+        let api = Api::changing(&net, &at, &call).unwrap();
+        for _ in 0..2 {
+            run(api.post::<Value>("/v1/orders", "k", &1, None)).unwrap();
+        }
+        let stamp = |attempt| net.header(attempt, "KH-Timestamp").parse::<i64>().unwrap();
+        assert_eq!((stamp(1) - stamp(0), stamp(2) - stamp(0)), (3600, 3600));
+        assert!(net.slept.borrow().iter().all(Duration::is_zero));
+        let mut properties = Vec::new();
+        api.report(&mut properties);
+        assert_eq!((properties[0].name.as_str(), properties[0].value.as_str()), ("clock-offset-s", "3600"));
+
+        let net = Net::always(late());
+        let problem = get(&net).unwrap_err();
+        assert_eq!(net.sent.borrow().len(), 2);
+        assert_eq!((problem.kind, problem.retry), (ProblemKind::Unauthorized, Retry::AfterFix));
+        assert!(problem.message.contains("corrected by 3600 s"), "{}", problem.message);
+    }
+
+    #[test]
+    fn a_clock_off_by_more_than_a_day_or_by_nobody_knows_what_is_not_corrected() {
+        for date in ["Sat, 16 Jan 2027 08:00:01 GMT", "Thu, 14 Jan 2027 07:59:59 GMT", "yesterday", ""] {
+            let net = Net::always(with(refusal(401, "auth_failed", "timestamp_out_of_window", ""), "Date", date));
+            get(&net).unwrap_err();
+            assert_eq!(net.sent.borrow().len(), 1, "{date}");
+        }
+        // Another refusal's date corrects nothing.
+        let net = Net::always(with(refusal(401, "auth_failed", "signature_mismatch", ""), "Date", DATE));
+        get(&net).unwrap_err();
+        assert_eq!(net.sent.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_base_url_is_an_address_with_or_without_the_version() {
+        for (given, target) in [
+            ("https://kh.example", "https://kh.example/v1/me"),
+            ("https://kh.example/v1", "https://kh.example/v1/me"),
+            ("https://kh.example/v1//", "https://kh.example/v1/me"),
+            ("http://127.0.0.1:8080/cp/kh_reseller_api/v1", "http://127.0.0.1:8080/cp/kh_reseller_api/v1/me"),
+            ("https://kh.example/av1", "https://kh.example/av1/v1/me"),
+        ] {
+            let (net, at) = (Net::always(json(200, "{}")), connection(given));
+            run(Api::asking(&net, &at).unwrap().get::<Value>("/v1/me")).unwrap();
+            assert_eq!(net.sent.borrow()[0].0.target, target);
+        }
+        for bad in [
+            "",
+            "kh.example",
+            "ftp://kh.example",
+            "https://",
+            "https:///v1",
+            "https://user:MARKED@kh.example",
+            "https://kh.example?x=1",
+            "https://kh.example/#x",
+            "https://kh.example/a b",
+            "https://kh.example/\r\nX: 1",
+            "https://kh.example/ü",
+        ] {
+            let (net, at) = (Net::new([]), connection(bad));
+            let problem = Api::asking(&net, &at).err().unwrap();
+            assert_eq!(problem.field.as_deref(), Some("base-url"), "{bad}");
+            assert!(!problem.message.contains("MARKED"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused_before_it_is() {
+        let (net, at) = (Net::new([]), at());
+        for key in ["", "a b", "ü", &"k".repeat(81), "a\r\nX-Other: 1"] {
+            let call = Call { idempotency_key: key.to_owned(), ..call() };
+            let problem = Api::changing(&net, &at, &call).err().unwrap();
+            assert_eq!(problem.field.as_deref(), Some("idempotency-key"));
+        }
+        for (key, secret, field) in [("", SECRET, "key"), ("a\nb", SECRET, "key"), (KEY, "", "secret")] {
+            let mut at = at.clone();
+            (at.key, at.secret) = (key.to_owned(), secret.to_owned().into());
+            assert_eq!(Api::asking(&net, &at).err().unwrap().field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn an_unreadable_answer_is_told_without_its_contents() {
+        for body in
+            ["", "<html>MARKED</html>", r#"{"id":"MARKED""#, r#"["MARKED"]"#, r#"{"id":"MARKED","status":1}"#, "\u{0}", "nul"]
+        {
+            for (change, effect) in [(true, Effect::Unknown), (false, Effect::None)] {
+                let (net, at, call) = (Net::always(json(200, body)), at(), call());
+                let api = Api::changing(&net, &at, &call).unwrap();
+                let read = if change {
+                    run(api.post::<wire::Service>("/v1/orders", "k", &1, None))
+                } else {
+                    run(api.get::<wire::Service>("/v1/services/1"))
+                };
+                let problem = read.err().unwrap();
+                assert_eq!((problem.kind, problem.effect), (ProblemKind::Protocol, effect), "{body}");
+                crate::kernelhost::client::script::assert_discreet(&problem);
+            }
+        }
+    }
+}

@@ -8,6 +8,8 @@ mod exchange;
 mod failure;
 mod mapping;
 mod orders;
+#[cfg(test)]
+mod script;
 mod services;
 
 use async_trait::async_trait;

@@ -1,4 +1,6 @@
 //! The KernelHost Reseller API: HMAC-signed REST, both ends.
 
+pub mod guard;
+pub mod server;
 pub mod sign;
 pub mod wire;

@@ -5,6 +5,7 @@
 
 pub mod books;
 pub mod contract;
+pub mod gp;
 pub mod kernelhost;
 pub mod limits;
 pub mod message;

@@ -1,7 +1,10 @@
 //! The host: both wings, and the ground floor they stand on.
 
 pub mod audit;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 pub mod vault;

@@ -1,4 +1,5 @@
 //! The binary as people and scripts use it: the wire commands against vectors made by openssl and PHP, JSON, exit codes, help.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,3 @@
+//! The whole house under test.
+
+mod kernelhost_orders;

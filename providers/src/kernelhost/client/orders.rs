@@ -112,3 +112,132 @@ async fn outcome(api: &Api<'_>, placed: &wire::Order) -> Result<Outcome, Problem
     }
     Ok(Outcome::Pending(ordered))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::script::{self, Net, at, call, lost, order as placed, refusal, run, service};
+    use super::*;
+    use crate::kernelhost::client::Client;
+    use crate::provisioning::Provisioning;
+
+    const CATALOGUE: &str = r#"{"data":[
+        {"id":42,"name":"KVM S","prices":[{"billing_cycle":"annually","price":{"amount":99,"currency":"EUR"}},
+                                          {"billing_cycle":"monthly","price":{"amount":"9.90","currency":"EUR"}}],
+         "config_options":[{"name":"ram","type":"quantity"},{"name":"os","type":"select"}]},
+        {"id":43,"name":"Onetime","prices":[{"billing_cycle":"onetime","price":{"amount":5,"currency":"EUR"}}]},
+        {"id":44,"name":"Bare"},{"id":45,"name":"Twice"},{"id":46,"name":"twice"}]}"#;
+
+    fn order(plan: &str) -> Order {
+        Order {
+            plan: plan.to_owned(),
+            term: None,
+            domain: None,
+            email: Some("MARKED@a.example".to_owned()),
+            password: Some("MARKEDpassword".to_owned()),
+            note: None,
+            options: Vec::new(),
+        }
+    }
+
+    fn option(name: &str, value: &str) -> Setting {
+        Setting { name: name.to_owned(), value: value.to_owned() }
+    }
+
+    fn create(net: &Net, order: Order) -> Result<Outcome, Problem> {
+        run(Client.create(net, &at(), call(), order))
+    }
+
+    #[test]
+    fn only_what_the_api_knows_is_sent() {
+        let net = Net::always(script::json(201, placed("paid", "null")));
+        create(&net, order("42")).unwrap();
+        assert_eq!(net.asked(), ["POST /v1/orders"]);
+        assert_eq!(net.body(0), json!({"product_id": 42, "billing_cycle": "monthly"}));
+
+        let everything = Order {
+            term: Some("annually".to_owned()),
+            domain: Some("a.example".to_owned()),
+            note: Some("for Ann".to_owned()),
+            options: vec![option("quantity", "2"), option("os", "debian"), option("ram", "4"), option("empty", "")],
+            ..order(" 42 ")
+        };
+        create(&net, everything.clone()).unwrap();
+        let sent = json!({"product_id": 42, "billing_cycle": "annually", "quantity": 2, "hostname": "a.example", "note": "for Ann",
+            "config_options": {"os": "debian", "ram": "4"}});
+        assert_eq!(net.body(1), sent);
+
+        let named = Order { options: vec![option("hostname", "b.example")], ..everything };
+        create(&net, named).unwrap();
+        assert_eq!(net.body(2)["hostname"], "b.example");
+        for (request, _) in net.sent.borrow().iter() {
+            assert!(!String::from_utf8_lossy(&request.body).contains("MARKED"));
+        }
+    }
+
+    #[test]
+    fn a_plan_may_be_named_as_the_catalogue_names_it() {
+        for (plan, id, term) in
+            [("kvm s", 42, "monthly"), ("KVM S ", 42, "monthly"), ("Onetime", 43, "onetime"), ("Bare", 44, "monthly")]
+        {
+            let net = Net::new([script::json(200, CATALOGUE), script::json(201, placed("paid", "null"))]);
+            create(&net, Order { options: vec![option("ram", "4"), option("os", "12")], ..order(plan) }).unwrap();
+            assert_eq!(net.asked(), ["GET /v1/products", "POST /v1/orders"]);
+            let body = net.body(1);
+            assert_eq!((&body["product_id"], &body["billing_cycle"]), (&json!(id), &json!(term)));
+            let ram = if id == 42 { json!(4) } else { json!("4") };
+            assert_eq!(body["config_options"], json!({"ram": ram, "os": "12"}));
+        }
+        for plan in ["KVM", "twice", "", "42x"] {
+            let problem = create(&Net::new([script::json(200, CATALOGUE)]), order(plan)).unwrap_err();
+            assert_eq!((problem.kind, problem.field.as_deref()), (ProblemKind::Invalid, Some("plan")), "{plan}");
+        }
+    }
+
+    #[test]
+    fn a_quantity_is_a_number_from_one() {
+        for quantity in ["0", "-1", "two", "1.5", "99999999999"] {
+            let order = Order { options: vec![option("quantity", quantity)], ..order("42") };
+            let problem = create(&Net::new([]), order).unwrap_err();
+            assert_eq!(problem.field.as_deref(), Some("quantity"));
+        }
+    }
+
+    #[test]
+    fn an_order_is_pending_until_its_service_is_there() {
+        for status in ["pending_payment", "paid", "provisioning", "completed"] {
+            let net = Net::new([script::json(201, placed(status, "null"))]);
+            let Outcome::Pending(service) = create(&net, order("42")).unwrap() else { panic!("{status}") };
+            assert_eq!((service.remote_id.as_str(), service.state), ("order/17", State::Pending));
+        }
+        let net = Net::new([script::json(201, placed("completed", "5")), script::json(200, service(5, "active"))]);
+        let Outcome::Done(done) = create(&net, order("42")).unwrap() else { panic!() };
+        assert_eq!((done.remote_id.as_str(), done.state), ("service/5", State::Active));
+
+        let net = Net::new([script::json(201, placed("completed", "5")), script::json(200, service(5, "provisioning"))]);
+        assert!(matches!(create(&net, order("42")).unwrap(), Outcome::Pending(service) if service.remote_id == "service/5"));
+    }
+
+    #[test]
+    fn an_accepted_order_never_fails_for_what_comes_after() {
+        for after in
+            [refusal(404, "not_found", "", ""), refusal(403, "forbidden_scope", "", ""), script::json(200, service(6, "active"))]
+        {
+            let net = Net::new([script::json(201, placed("completed", "5")), after]);
+            assert!(matches!(create(&net, order("42")).unwrap(), Outcome::Pending(service) if service.remote_id == "order/17"));
+        }
+        let problem = create(&Net::new([script::json(201, placed("cancelled", "null"))]), order("42")).unwrap_err();
+        assert_eq!((problem.kind, problem.remote_id.as_deref()), (ProblemKind::Refused, Some("order/17")));
+    }
+
+    #[test]
+    fn a_lost_answer_is_found_again_under_the_same_key() {
+        let net = Net::new([lost(), script::json(201, placed("paid", "null"))]);
+        assert!(matches!(create(&net, order("42")).unwrap(), Outcome::Pending(service) if service.remote_id == "order/17"));
+        assert_eq!(
+            (net.header(0, "Idempotency-Key"), net.header(1, "Idempotency-Key")),
+            (call().idempotency_key, call().idempotency_key)
+        );
+    }
+}

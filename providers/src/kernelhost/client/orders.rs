@@ -19,7 +19,7 @@ pub(super) async fn create(api: &Api<'_>, call: &Call, mut order: Order) -> Resu
         password.zeroize();
     }
     let product = match whole(&order.plan) {
-        Some(id) => Wanted { id, entry: None },
+        Some(id) => Wanted { id, entry: entry(api, id, &order.options).await? },
         None => by_name(api, &order.plan).await?,
     };
     let has_hostname = order.options.iter().any(|option| option.name == "hostname" && !option.value.is_empty());
@@ -36,6 +36,22 @@ pub(super) async fn create(api: &Api<'_>, call: &Call, mut order: Order) -> Resu
 struct Wanted {
     id: i64,
     entry: Option<wire::Product>,
+}
+
+/// The entry of a product known by its id, read only when it matters: an option's digits may be a count, which is sent as a number,
+/// or a choice's value, which is text. A key that may not read the catalogue sends text.
+///
+/// Any other failure ends the order before it is placed: the body must be the same at every try under one idempotency key.
+async fn entry(api: &Api<'_>, id: i64, options: &[Setting]) -> Result<Option<wire::Product>, Problem> {
+    let is_own_member = |name: &str| matches!(name, "quantity" | "hostname");
+    if !options.iter().any(|option| !is_own_member(&option.name) && whole(&option.value).is_some()) {
+        return Ok(None);
+    }
+    match api.get(&format!("/v1/products/{id}")).await {
+        Ok(product) => Ok(Some(product)),
+        Err(problem) if matches!(problem.kind, ProblemKind::Forbidden | ProblemKind::NotFound) => Ok(None),
+        Err(problem) => Err(problem),
+    }
 }
 
 /// The product with this very name, upper and lower case aside.
@@ -160,12 +176,12 @@ mod tests {
             term: Some("annually".to_owned()),
             domain: Some("a.example".to_owned()),
             note: Some("for Ann".to_owned()),
-            options: vec![option("quantity", "2"), option("os", "debian"), option("ram", "4"), option("empty", "")],
+            options: vec![option("quantity", "2"), option("os", "debian"), option("empty", "")],
             ..order(" 42 ")
         };
         create(&net, everything.clone()).unwrap();
         let sent = json!({"product_id": 42, "billing_cycle": "annually", "quantity": 2, "hostname": "a.example", "note": "for Ann",
-            "config_options": {"os": "debian", "ram": "4"}});
+            "config_options": {"os": "debian"}});
         assert_eq!(net.body(1), sent);
 
         let named = Order { options: vec![option("hostname", "b.example")], ..everything };
@@ -193,6 +209,30 @@ mod tests {
             let problem = create(&Net::new([script::json(200, CATALOGUE)]), order(plan)).unwrap_err();
             assert_eq!((problem.kind, problem.field.as_deref()), (ProblemKind::Invalid, Some("plan")), "{plan}");
         }
+    }
+
+    #[test]
+    fn digits_are_a_number_only_where_the_product_counts() {
+        let product =
+            r#"{"id":42,"name":"KVM","config_options":[{"name":"ram","type":"quantity"},{"name":"os","type":"select"}]}"#;
+        let order = || Order { options: vec![option("ram", "4"), option("os", "12"), option("quantity", "2")], ..order("42") };
+        let placed = || script::json(201, placed("paid", "null"));
+        for (entry, ram) in [
+            (script::json(200, product), json!(4)),
+            (refusal(403, "forbidden_scope", "missing_scope", ""), json!("4")),
+            (refusal(404, "not_found", "", ""), json!("4")),
+        ] {
+            let net = Net::new([entry, placed()]);
+            create(&net, order()).unwrap();
+            assert_eq!(net.asked(), ["GET /v1/products/42", "POST /v1/orders"]);
+            assert_eq!(net.body(1)["config_options"], json!({"ram": ram, "os": "12"}));
+        }
+        // A guess now could be another body than the one sent at the first try.
+        let net = Net::new([script::json(200, "<html>")]);
+        assert_eq!(create(&net, order()).unwrap_err().effect, crate::contract::Effect::None);
+        // Without digits there is nothing to look up.
+        let net = Net::new([placed()]);
+        create(&net, Order { options: vec![option("os", "debian"), option("quantity", "2")], ..order() }).unwrap();
     }
 
     #[test]

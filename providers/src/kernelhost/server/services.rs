@@ -250,23 +250,12 @@ fn wrong_state() -> problem::Refusal {
 }
 
 fn show(service: &Service) -> wire::Service {
-    let status = match service.status {
-        ServiceStatus::Provisioning => "provisioning",
-        ServiceStatus::Active => "active",
-        ServiceStatus::Suspended => "suspended",
-        ServiceStatus::Terminated => "terminated",
-        ServiceStatus::Failed => "failed",
-    };
-    let power = service.power.map(|power| match power {
-        Power::Running => "running",
-        Power::Stopped => "stopped",
-    });
     wire::Service {
         id: service.id,
         order_id: Some(service.order_id),
         product_id: Some(service.product_id),
-        status: status.to_owned(),
-        power: power.map(str::to_owned),
+        status: service.status.as_str().to_owned(),
+        power: service.power.map(|power| power.as_str().to_owned()),
         hostname: Some(service.hostname.clone()),
         ip_addresses: service.addresses.iter().map(ToString::to_string).collect(),
         billing_cycle: Some(service.cycle.clone()),

@@ -1,0 +1,13 @@
+//! The GP website-firewall reseller API: hashed form posts, both ends.
+
+pub mod client;
+mod exchange;
+mod form;
+mod guard;
+pub mod hash;
+pub mod password;
+pub mod server;
+pub mod wire;
+
+pub use client::Client;
+pub use server::Server;

@@ -1,0 +1,227 @@
+//! The ten endpoints (spec 3; our choices 2.8 to 2.11).
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan};
+
+use super::guard::{self, Admitted, Stop, respond};
+use super::wire::{self, Answer, Asked, text};
+use crate::books::{Books, Entry, Fault, License, LicenseState, Package};
+use crate::message::{Request, Response};
+use crate::money::Minor;
+use crate::server::{Admission, Keys, Moment, TurnedAway, Visit};
+
+/// How long a second renew of a package is answered without a charge (our choice, 2.12).
+const RENEW_DEDUPE: SignedDuration = SignedDuration::from_mins(10);
+
+/// The answering end of the GP API.
+pub struct Server;
+
+impl crate::server::Server for Server {
+    fn mount(&self) -> &'static str {
+        "/api/v1"
+    }
+
+    fn wants_body(&self, head: &Request) -> bool {
+        guard::wants_body(head)
+    }
+
+    fn admit(&self, visit: Arc<Visit>, keys: &dyn Keys) -> Result<Admission, Fault> {
+        guard::admit(visit, keys, act)
+    }
+
+    fn turn_away(&self, why: TurnedAway, request_id: &str) -> Response {
+        let (status, text, retry_after_s) = match why {
+            TurnedAway::RateLimited { retry_after_s } => (429, text::TOO_MANY, Some(retry_after_s)),
+            TurnedAway::BodyTooLarge => (413, "Request too large", None),
+            TurnedAway::BodyTimeout => (408, "Request timeout", None),
+            TurnedAway::Malformed => (400, "Bad request", None),
+            TurnedAway::Busy => (503, "Busy. Please try again.", Some(1)),
+            TurnedAway::Internal => (500, text::ERROR, None),
+        };
+        let mut response = respond(status, &Answer::new(text).to_json(), request_id);
+        if let Some(seconds) = retry_after_s {
+            response.headers.add("Retry-After", seconds.to_string());
+        }
+        response
+    }
+
+    /// Licenses do not change by themselves.
+    fn tick(&self, _moment: &Moment, _books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {
+        Ok(None)
+    }
+}
+
+fn act(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
+    match &request.asked {
+        Asked::Connection => Ok(ok()),
+        Asked::Credit => credit(request, books),
+        Asked::List => list(request, books),
+        Asked::Register { package, email } => register(request, package, email, books),
+        Asked::Suspend => set_state(request, LicenseState::Suspended, text::NOT_FOUND_CAPITAL, books),
+        Asked::Unsuspend => set_state(request, LicenseState::Active, text::NOT_FOUND, books),
+        Asked::Delete => set_state(request, LicenseState::Cancelled, text::NOT_FOUND, books),
+        Asked::Update { status, package } => update(request, status, package, books),
+        Asked::Password => set_password(request, books),
+        Asked::Renew => renew(request, books),
+    }
+}
+
+fn ok() -> Answer {
+    Answer::new(text::OK)
+}
+
+fn credit(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
+    let balance = books.account(request.account).profile()?.balance;
+    Ok(Answer::new(format!("OK - {balance}")))
+}
+
+fn list(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
+    let license = license(request, text::NOT_FOUND_CAPITAL, books)?;
+    Ok(Answer { exist: Some(text::EXISTS.to_owned()), ..Answer::new(state_name(license.state)) })
+}
+
+fn register(request: &Admitted, name: &str, email: &str, books: &mut dyn Books) -> Result<Answer, Stop> {
+    let catalogue = Catalogue::read(request, books)?;
+    let (package, price) = catalogue.find(name)?;
+    if let Some(live) = books.account(request.account).license(&request.domain)? {
+        // The same again, so that a retry is safe.
+        if live.package.eq_ignore_ascii_case(&package.name) {
+            return Ok(Answer { token: Some(live.token), ..ok() });
+        }
+        return Err(text::ALREADY_REGISTERED.into());
+    }
+    if books.licensee(&request.domain)?.is_some() {
+        return Err(text::ALREADY_REGISTERED.into());
+    }
+    charge(request, price, "gp.autoregister", books)?;
+    books.account(request.account).add_license(&License {
+        id: 0,
+        domain: request.domain.clone(),
+        package: package.name.clone(),
+        token: request.token.clone(),
+        state: LicenseState::Active,
+        email: email.to_owned(),
+        password_hash: request.password_hash.clone(),
+        due_at: months_from(request.now, 1)?,
+        created_at: request.now,
+        renewed_at: None,
+    })?;
+    Ok(Answer { token: Some(request.token.clone()), ..ok() })
+}
+
+fn set_state(request: &Admitted, state: LicenseState, absent: &'static str, books: &mut dyn Books) -> Result<Answer, Stop> {
+    let license = license(request, absent, books)?;
+    if license.state != state {
+        books.account(request.account).set_license(&License { state, ..license })?;
+    }
+    Ok(ok())
+}
+
+fn update(request: &Admitted, status: &str, name: &str, books: &mut dyn Books) -> Result<Answer, Stop> {
+    let license = license(request, text::NOT_FOUND, books)?;
+    let catalogue = Catalogue::read(request, books)?;
+    let (package, price) = catalogue.find(name)?;
+    if license.state == LicenseState::Suspended {
+        return Err(text::IS_SUSPENDED.into());
+    }
+    let (current, current_price) = catalogue.find(&license.package)?;
+    if package.rank < current.rank {
+        return Err(text::DOWNGRADE.into());
+    }
+    let state = match status {
+        "suspended" => LicenseState::Suspended,
+        "cancelled" => LicenseState::Cancelled,
+        _ => LicenseState::Active,
+    };
+    // A package that ends now has no rest to pay for.
+    if state != LicenseState::Cancelled {
+        let difference = Minor((price.0 - current_price.0).max(0));
+        charge(request, pro_rata(difference, request.now, license.due_at)?, "gp.packageupdate", books)?;
+    }
+    let package = package.name.clone();
+    books.account(request.account).set_license(&License { package, state, ..license })?;
+    Ok(ok())
+}
+
+fn set_password(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
+    let license = license(request, text::NO_ACTIVE_PACKAGE, books)?;
+    if license.state != LicenseState::Active {
+        return Err(text::NO_ACTIVE_PACKAGE.into());
+    }
+    books.account(request.account).set_license(&License { password_hash: request.password_hash.clone(), ..license })?;
+    Ok(ok())
+}
+
+fn renew(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
+    let license = license(request, text::NOT_FOUND, books)?;
+    let is_recent = |renewed: Timestamp| request.now.duration_since(renewed) < RENEW_DEDUPE;
+    if request.renew_dedupe && license.renewed_at.is_some_and(is_recent) {
+        return Ok(ok());
+    }
+    let catalogue = Catalogue::read(request, books)?;
+    let (_, price) = catalogue.find(&license.package)?;
+    charge(request, price, "gp.renew", books)?;
+    let due_at = months_from(license.due_at.max(request.now), 1)?;
+    let renewed_at = Some(request.now);
+    books.account(request.account).set_license(&License { due_at, renewed_at, ..license })?;
+    Ok(ok())
+}
+
+/// The live license of the request's domain.
+fn license(request: &Admitted, absent: &'static str, books: &mut dyn Books) -> Result<License, Stop> {
+    books.account(request.account).license(&request.domain)?.ok_or(Stop::Refused(absent))
+}
+
+fn charge(request: &Admitted, amount: Minor, kind: &str, books: &mut dyn Books) -> Result<(), Stop> {
+    let entry = Entry { at: request.now, kind, reference: &request.domain };
+    let is_paid = amount == Minor::ZERO || books.account(request.account).charge(amount, &entry)?;
+    if is_paid { Ok(()) } else { Err(text::INSUFFICIENT_CREDIT.into()) }
+}
+
+/// The packages as one reseller sees them.
+struct Catalogue {
+    packages: Vec<Package>,
+    currency: String,
+}
+
+impl Catalogue {
+    fn read(request: &Admitted, books: &mut dyn Books) -> Result<Self, Fault> {
+        let currency = books.account(request.account).profile()?.currency;
+        Ok(Self { packages: books.packages()?, currency })
+    }
+
+    /// A package, named in any case, and its price for one term. One without a price in the reseller's currency is not on sale.
+    fn find(&self, name: &str) -> Result<(&Package, Minor), Stop> {
+        let package =
+            self.packages.iter().find(|package| package.name.eq_ignore_ascii_case(name)).ok_or(text::INVALID_PACKAGE)?;
+        if package.name == wire::FREE {
+            return Ok((package, Minor::ZERO));
+        }
+        let price = package.prices.iter().find(|(currency, _)| *currency == self.currency).ok_or(text::INVALID_PACKAGE)?;
+        Ok((package, price.1))
+    }
+}
+
+fn state_name(state: LicenseState) -> &'static str {
+    match state {
+        LicenseState::Active => "active",
+        LicenseState::Suspended => "suspended",
+        LicenseState::Cancelled => "cancelled",
+    }
+}
+
+/// Calendar months in UTC; the last day of a shorter month stands for a missing one.
+fn months_from(from: Timestamp, months: i64) -> Result<Timestamp, Fault> {
+    let moved = from.to_zoned(TimeZone::UTC).checked_add(months.months()).map_err(|error| Fault(error.to_string()))?;
+    Ok(moved.timestamp())
+}
+
+/// The part of a month's amount that the rest of the term costs, rounded up to the cent. Terms paid ahead count in full.
+fn pro_rata(monthly: Minor, now: Timestamp, due_at: Timestamp) -> Result<Minor, Fault> {
+    let term_ms = i128::from((due_at.as_millisecond() - months_from(due_at, -1)?.as_millisecond()).max(1));
+    let rest_ms = i128::from((due_at.as_millisecond() - now.as_millisecond()).max(0));
+    let amount = (i128::from(monthly.0) * rest_ms + term_ms - 1) / term_ms;
+    i64::try_from(amount).map(Minor).map_err(|error| Fault(error.to_string()))
+}

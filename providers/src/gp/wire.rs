@@ -1,0 +1,267 @@
+//! Names, texts and syntax on the wire. What Part 2 of the specification chose stands here once, for both ends.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::form::Form;
+
+/// This provider's id.
+pub const PROVIDER: &str = "gp";
+
+/// The ten endpoints (spec 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Whether key and address are accepted.
+    Connection,
+    /// The reseller's credit.
+    GetCredit,
+    /// How a package stands.
+    List,
+    /// Makes a package. Charges.
+    AutoRegister,
+    /// Suspends.
+    Suspended,
+    /// Takes a suspension back.
+    Active,
+    /// Ends a package.
+    Delete,
+    /// Moves to a larger package. Charges.
+    PackageUpdate,
+    /// Sets the dashboard's password.
+    PasswordReset,
+    /// Pays another term. Charges.
+    Renew,
+}
+
+impl Endpoint {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Connection,
+        Self::GetCredit,
+        Self::List,
+        Self::AutoRegister,
+        Self::Suspended,
+        Self::Active,
+        Self::Delete,
+        Self::PackageUpdate,
+        Self::PasswordReset,
+        Self::Renew,
+    ];
+
+    /// The path's last part.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::GetCredit => "getcredit",
+            Self::List => "list",
+            Self::AutoRegister => "autoregister",
+            Self::Suspended => "suspended",
+            Self::Active => "active",
+            Self::Delete => "delete",
+            Self::PackageUpdate => "packageupdate",
+            Self::PasswordReset => "passwordreset",
+            Self::Renew => "renew",
+        }
+    }
+
+    /// The endpoint of a name, case and all.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|endpoint| endpoint.name() == name)
+    }
+
+    /// Whether its requests carry a password envelope.
+    pub fn carries_password(self) -> bool {
+        matches!(self, Self::AutoRegister | Self::PasswordReset)
+    }
+}
+
+/// The package names (spec 4; our choice of the upper ones and of the order, 2.8), smallest first.
+pub const PACKAGES: [&str; 8] = ["Free", "10k", "20k", "40k", "100k", "200k", "400k", "1M"];
+
+/// The package that costs nothing.
+pub const FREE: &str = "Free";
+
+/// The domain of requests that are about none (spec 1).
+pub const NO_DOMAIN: &str = "example.com";
+
+/// Values of `status`, in the provider's spelling where it documents one.
+pub mod text {
+    /// Success.
+    pub const OK: &str = "ok";
+    /// `exist` of a package that is there.
+    pub const EXISTS: &str = "exists";
+    /// All of `domain`, `hash`, `timestamp` are missing; followed by a blank and its name when one is.
+    pub const MISSING_DATA: &str = "Request Missing data!";
+    /// `autoregister` without a password.
+    pub const MISSING_PASSWORD: &str = "Missing Password";
+    /// Any failure of a password envelope.
+    pub const INVALID_PASSWORD: &str = "Invalid Password";
+    /// Not on sale.
+    pub const INVALID_PACKAGE: &str = "Invalid package name";
+    /// Our choice, 2.14.
+    pub const INVALID_EMAIL: &str = "Invalid email";
+    /// Address, hash, freshness, reuse or lock: one text (our choice, 2.4).
+    pub const CONNECTION_FAILED: &str = "Connection failed";
+    /// As `list` and `suspended` spell it.
+    pub const NOT_FOUND_CAPITAL: &str = "Package not Found!";
+    /// As `active` and `delete` spell it.
+    pub const NOT_FOUND: &str = "Package not found!";
+    /// `passwordreset` of a domain without an active package.
+    pub const NO_ACTIVE_PACKAGE: &str = "Error changing password. No active package found!";
+    /// `packageupdate` of a suspended package.
+    pub const IS_SUSPENDED: &str = "Package is suspended. Please unsuspend it to continue.";
+    /// `packageupdate` to a smaller package.
+    pub const DOWNGRADE: &str = "Downgrade not allowed.";
+    /// Our choice, 2.9.
+    pub const INSUFFICIENT_CREDIT: &str = "Insufficient credit";
+    /// Our choice, 2.10.
+    pub const ALREADY_REGISTERED: &str = "Domain already registered";
+    /// Over a limit (our choice, 2.14).
+    pub const TOO_MANY: &str = "Too many requests";
+    /// A defect of the server.
+    pub const ERROR: &str = "Error";
+}
+
+/// `Request Missing data! <name>`.
+pub fn missing(name: &str) -> String {
+    format!("{} {name}", text::MISSING_DATA)
+}
+
+/// An answer. Reading is liberal: unknown members are ignored, and `exist` or `token` of another type count as absent.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Always there.
+    pub status: String,
+    /// `exists` where `list` found the package.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text_or_none")]
+    pub exist: Option<String>,
+    /// The license token of `autoregister`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text_or_none")]
+    pub token: Option<String>,
+}
+
+impl Answer {
+    /// An answer that is a status alone.
+    pub fn new(status: impl Into<String>) -> Self {
+        Self { status: status.into(), exist: None, token: None }
+    }
+
+    /// The JSON object, `status` first.
+    pub fn to_json(&self) -> String {
+        #[expect(clippy::expect_used, reason = "three texts are always JSON")]
+        serde_json::to_string(self).expect("three texts are always JSON")
+    }
+}
+
+fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text),
+        _ => None,
+    })
+}
+
+/// What an endpoint's own parameters ask for; the password stands apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// `connection`.
+    Connection,
+    /// `getcredit`.
+    Credit,
+    /// `list`.
+    List,
+    /// `autoregister`.
+    Register {
+        /// As sent.
+        package: String,
+        /// Where notifications go.
+        email: String,
+    },
+    /// `suspended`.
+    Suspend,
+    /// `active`.
+    Unsuspend,
+    /// `delete`.
+    Delete,
+    /// `packageupdate`.
+    Update {
+        /// The state to be in afterwards: `active`, `suspended` or `cancelled`.
+        status: String,
+        /// As sent.
+        package: String,
+    },
+    /// `passwordreset`.
+    Password,
+    /// `renew`.
+    Renew,
+}
+
+impl Asked {
+    /// Reads the parameters; the error is the status text that names the first one at fault (our choice, 2.14).
+    pub(super) fn read(endpoint: Endpoint, form: &Form) -> Result<Self, String> {
+        let required = |name: &str| form.get(name).map(str::to_owned).ok_or_else(|| missing(name));
+        Ok(match endpoint {
+            Endpoint::Connection => Self::Connection,
+            Endpoint::GetCredit => Self::Credit,
+            Endpoint::List => Self::List,
+            Endpoint::AutoRegister => {
+                let package = required("package")?;
+                form.get("password").ok_or(text::MISSING_PASSWORD)?;
+                let email = required("uemail")?;
+                if !is_email(&email) {
+                    return Err(text::INVALID_EMAIL.to_owned());
+                }
+                Self::Register { package, email }
+            }
+            Endpoint::Suspended => Self::Suspend,
+            Endpoint::Active => Self::Unsuspend,
+            Endpoint::Delete => Self::Delete,
+            Endpoint::PackageUpdate => {
+                let status = required("status")?;
+                let package = required("package")?;
+                if !matches!(status.as_str(), "active" | "suspended" | "cancelled") {
+                    return Err(missing("status"));
+                }
+                Self::Update { status, package }
+            }
+            Endpoint::PasswordReset => required("password").map(|_| Self::Password)?,
+            Endpoint::Renew => Self::Renew,
+        })
+    }
+}
+
+/// A host name of at least two LDH labels and at most 253 bytes, the last label alphabetic or `xn--`, no trailing dot. With ten
+/// digits after it, this keeps the hashed concatenation unambiguous and free of SHA-1's padding bytes.
+pub fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_top = |label: &str| {
+        label.bytes().all(|byte| byte.is_ascii_alphabetic())
+            || (label.len() > 4 && label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--")))
+    };
+    text.len() <= 253 && text.split('.').all(is_label) && text.rsplit_once('.').is_some_and(|(_, top)| is_top(top))
+}
+
+/// Ten ASCII digits; a text, which may begin with 0.
+pub fn is_timestamp(text: &str) -> bool {
+    text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// 40 hex digits in either case.
+pub fn is_hash(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// One `@` between printable ASCII and a domain; at most 254 bytes.
+pub fn is_email(text: &str) -> bool {
+    let is_local = |local: &str| {
+        (1..=64).contains(&local.len())
+            && local
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'@' | b'"' | b',' | b';' | b'<' | b'>' | b'\\'))
+    };
+    text.len() <= 254 && text.split_once('@').is_some_and(|(local, domain)| is_local(local) && is_domain(domain))
+}

@@ -1,1 +1,7 @@
+//! The host: both wings, and the ground floor they stand on.
 
+pub mod audit;
+pub mod clock;
+pub mod server;
+pub mod store;
+pub mod vault;

@@ -1,1 +1,3 @@
+//! The `provisor` program.
+
 fn main() {}

@@ -12,6 +12,34 @@ use crate::limits::Meter;
 use crate::message::Response;
 use crate::money::Minor;
 
+/// An enum with one spelling per case, the same in the books and on the wire.
+macro_rules! spelled {
+    ($(#[$doc:meta])* pub enum $name:ident { $($(#[$case_doc:meta])* $case:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$case_doc])* $case,)+
+        }
+
+        impl $name {
+            /// Its spelling.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$case => $text,)+
+                }
+            }
+
+            /// The case of a spelling.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text {
+                    $($text => Some(Self::$case),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
 /// The store could not do this: full, gone, or in conflict with another transaction. Nothing of the transaction stays.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("store: {0}")]
@@ -286,19 +314,20 @@ pub struct Price {
     pub setup_fee: Minor,
 }
 
-/// Where an order stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrderStatus {
-    /// Waits for credit until it expires.
-    PendingPayment,
-    /// Paid, to be fulfilled.
-    Paid,
-    /// Being fulfilled.
-    Provisioning,
-    /// Its service exists.
-    Completed,
-    /// Not paid in time.
-    Cancelled,
+spelled! {
+    /// Where an order stands.
+    pub enum OrderStatus {
+        /// Waits for credit until it expires.
+        PendingPayment = "pending_payment",
+        /// Paid, to be fulfilled.
+        Paid = "paid",
+        /// Being fulfilled.
+        Provisioning = "provisioning",
+        /// Its service exists.
+        Completed = "completed",
+        /// Not paid in time.
+        Cancelled = "cancelled",
+    }
 }
 
 /// An order to be written.
@@ -362,28 +391,30 @@ pub struct NewInvoice {
     pub due_at: Timestamp,
 }
 
-/// Where a service stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServiceStatus {
-    /// Being made.
-    Provisioning,
-    /// In use.
-    Active,
-    /// Switched off, kept.
-    Suspended,
-    /// Gone.
-    Terminated,
-    /// Could not be made.
-    Failed,
+spelled! {
+    /// Where a service stands.
+    pub enum ServiceStatus {
+        /// Being made.
+        Provisioning = "provisioning",
+        /// In use.
+        Active = "active",
+        /// Switched off, kept.
+        Suspended = "suspended",
+        /// Gone.
+        Terminated = "terminated",
+        /// Could not be made.
+        Failed = "failed",
+    }
 }
 
-/// Whether a machine runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Power {
-    /// It does.
-    Running,
-    /// It does not.
-    Stopped,
+spelled! {
+    /// Whether a machine runs.
+    pub enum Power {
+        /// It does.
+        Running = "running",
+        /// It does not.
+        Stopped = "stopped",
+    }
 }
 
 /// A service to be written.
@@ -477,15 +508,16 @@ pub struct Package {
     pub prices: Vec<(String, Minor)>,
 }
 
-/// Where a license stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LicenseState {
-    /// In use.
-    Active,
-    /// Switched off, kept.
-    Suspended,
-    /// Gone: the domain is free again.
-    Cancelled,
+spelled! {
+    /// Where a license stands.
+    pub enum LicenseState {
+        /// In use.
+        Active = "active",
+        /// Switched off, kept.
+        Suspended = "suspended",
+        /// Gone: the domain is free again.
+        Cancelled = "cancelled",
+    }
 }
 
 /// A firewall license of one domain.

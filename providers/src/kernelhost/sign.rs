@@ -3,7 +3,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-type HmacSha256 = Hmac<Sha256>;
+pub(super) type HmacSha256 = Hmac<Sha256>;
 
 /// The five signed lines: method, path, timestamp, nonce, SHA-256 of the body; no trailing newline.
 ///
@@ -25,7 +25,8 @@ pub fn verify(secret: &[u8], signing_string: &str, signature: &str) -> bool {
         && keyed(secret).chain_update(signing_string).verify_slice(&claimed).is_ok()
 }
 
-fn keyed(secret: &[u8]) -> HmacSha256 {
+/// HMAC-SHA256 under a secret used as it is.
+pub(super) fn keyed(secret: &[u8]) -> HmacSha256 {
     #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
     HmacSha256::new_from_slice(secret).expect("HMAC takes keys of every length")
 }

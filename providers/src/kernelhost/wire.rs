@@ -1,10 +1,12 @@
 //! Names and bodies on the wire. What Part 2 of the specification chose stands here once, for both ends.
 //!
-//! Reading is liberal: unknown members are ignored and whatever the client can do without is optional. Requests are the exception:
-//! the server refuses unknown members, since a misspelled one would be an order for something else.
+//! Reading is liberal: unknown members are ignored, and whatever the client can do without is optional, where a value of another
+//! type counts as absent. Requests are the exception: the server refuses unknown members, since a misspelled one would be an order
+//! for something else.
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -78,7 +80,8 @@ pub struct Amount {
     /// Exact.
     #[serde(serialize_with = "write_minor", deserialize_with = "read_minor")]
     pub amount: Minor,
-    /// ISO 4217.
+    /// ISO 4217; empty where the provider does not say.
+    #[serde(default, deserialize_with = "lenient")]
     pub currency: String,
 }
 
@@ -97,14 +100,42 @@ fn read_minor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Minor, D::Er
     text.parse().map_err(serde::de::Error::custom)
 }
 
+/// What is not needed: any value that does not fit, `null` too, is the default.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).unwrap_or_default())
+}
+
+/// A list that is needed as a whole: `null` is an empty one, a wrong item is an error.
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// An id: an integer (our choice, 2.8), also as the decimal text that older panels write.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    as_id(&Value::deserialize(deserializer)?).ok_or_else(|| serde::de::Error::custom("an id is an integer"))
+}
+
+fn optional_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(as_id(&Value::deserialize(deserializer)?))
+}
+
+/// A positive integer, or its decimal text.
+pub fn as_id(value: &Value) -> Option<i64> {
+    let id = value.as_i64().or_else(|| value.as_str()?.parse().ok())?;
+    (id > 0).then_some(id)
+}
+
 /// `GET /v1/health`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Health {
     /// `ok`.
+    #[serde(default, deserialize_with = "lenient")]
     pub status: String,
     /// The server's clock.
+    #[serde(default, deserialize_with = "lenient")]
     pub time: Option<String>,
     /// The server's version.
+    #[serde(default, deserialize_with = "lenient")]
     pub version: Option<String>,
 }
 
@@ -112,53 +143,56 @@ pub struct Health {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Me {
     /// Whose key it is.
+    #[serde(default, deserialize_with = "lenient")]
     pub account: MeAccount,
     /// What the key may do.
+    #[serde(default, deserialize_with = "lenient")]
     pub key: MeKey,
     /// Actions beyond the documented ones (our choice, 2.19).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub extensions: Vec<String>,
 }
 
 /// The account in [`Me`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct MeAccount {
     /// The account's id, a number or a text.
+    #[serde(default, deserialize_with = "lenient")]
     pub id: Value,
     /// Where mail goes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub email: Option<String>,
     /// The owner's name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub name: Option<String>,
     /// ISO 4217.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub currency: Option<String>,
 }
 
 /// The key in [`Me`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct MeKey {
     /// The public id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub id: Option<String>,
     /// The owner's name for it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub label: Option<String>,
     /// What it may do.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub scopes: Vec<String>,
     /// Where it may be used from, in CIDR notation.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub ip_allowlist: Vec<String>,
     /// Since when.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub created_at: Option<String>,
     /// When it was last used.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub last_used_at: Option<String>,
     /// How often it may be used.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub rate_limit: Option<RateLimit>,
 }
 
@@ -186,11 +220,12 @@ pub struct Page<T> {
     /// The page's part.
     pub data: Vec<T>,
     /// Where it stands in the whole.
+    #[serde(default, deserialize_with = "lenient")]
     pub meta: PageMeta,
 }
 
 /// Where a page stands.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PageMeta {
     /// From 1.
     pub page: u64,
@@ -206,23 +241,24 @@ pub struct PageMeta {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Product {
     /// What orders name.
+    #[serde(deserialize_with = "id")]
     pub id: i64,
     /// For people.
     pub name: String,
     /// `kvm`, `dedicated`, `webspace`, `minecraft`, `vpn` or `traffic`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub family: Option<String>,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub description: Option<String>,
     /// By billing cycle, in the reseller's currency.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     pub prices: Vec<ProductPrice>,
     /// What may or must be chosen.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     pub config_options: Vec<ConfigOption>,
     /// How many are left; none for no limit.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub stock: Option<u32>,
 }
 
@@ -234,7 +270,7 @@ pub struct ProductPrice {
     /// Per cycle.
     pub price: Amount,
     /// Once.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub setup_fee: Option<Amount>,
 }
 
@@ -244,13 +280,13 @@ pub struct ConfigOption {
     /// The member's name in `config_options` of an order.
     pub name: String,
     /// `select`, `quantity` or `text`.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default, deserialize_with = "lenient")]
     pub kind: String,
     /// Whether an order must name it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub required: bool,
     /// For `select`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     pub choices: Vec<ConfigChoice>,
 }
 
@@ -260,10 +296,10 @@ pub struct ConfigChoice {
     /// The value to send.
     pub value: String,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub label: Option<String>,
     /// What it adds per cycle.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub price: Option<Amount>,
 }
 
@@ -293,32 +329,33 @@ pub struct OrderRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: i64,
     /// `pending_payment`, `paid`, `provisioning`, `completed` or `cancelled`.
     pub status: String,
     /// The product's id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_id")]
     pub product_id: Option<i64>,
     /// Such as `monthly`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub billing_cycle: Option<String>,
     /// What was due at once.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub total: Option<Amount>,
     /// The service made from it, once it is.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_id")]
     pub service_id: Option<i64>,
     /// What bills it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_id")]
     pub invoice_id: Option<i64>,
     /// When it was placed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub created_at: Option<String>,
     /// When it is cancelled unless paid.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub expires_at: Option<String>,
     /// When it was paid.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub paid_at: Option<String>,
 }
 
@@ -326,32 +363,33 @@ pub struct Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Service {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: i64,
     /// The order it was made from.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_id")]
     pub order_id: Option<i64>,
     /// The product's id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_id")]
     pub product_id: Option<i64>,
     /// `provisioning`, `active`, `suspended`, `terminated` or `failed`.
     pub status: String,
     /// `running`, `stopped` or none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub power: Option<String>,
     /// Its host name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub hostname: Option<String>,
     /// Its addresses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub ip_addresses: Vec<String>,
     /// Such as `monthly`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub billing_cycle: Option<String>,
     /// Paid until.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub next_due_at: Option<String>,
     /// When it was made.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub created_at: Option<String>,
 }
 
@@ -379,19 +417,19 @@ pub struct ActionRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Action {
     /// Its id, a number or a text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub id: Value,
     /// The service's id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_id")]
     pub service_id: Option<i64>,
     /// As it was asked.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub action: Option<String>,
     /// `accepted` or `completed`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub status: Option<String>,
     /// The service afterwards.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub service: Option<Service>,
 }
 
@@ -399,22 +437,22 @@ pub struct Action {
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Credentials {
     /// The service's id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_id")]
     pub service_id: Option<i64>,
     /// The user.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub username: Option<String>,
     /// The password.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub password: Option<String>,
     /// The port.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub port: Option<u16>,
     /// Where to log in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// For people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
@@ -424,7 +462,7 @@ pub struct Balance {
     /// The credit left.
     pub balance: Amount,
     /// Whether a card can be charged.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub card_on_file: bool,
 }
 
@@ -432,25 +470,26 @@ pub struct Balance {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Invoice {
     /// Its id.
+    #[serde(deserialize_with = "id")]
     pub id: i64,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub number: Option<String>,
     /// `unpaid`, `paid` or `cancelled`.
     pub status: String,
     /// What it bills.
     pub total: Amount,
     /// The order it bills.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_id")]
     pub order_id: Option<i64>,
     /// When.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub issued_at: Option<String>,
     /// Payable until.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub due_at: Option<String>,
     /// When it was paid.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub paid_at: Option<String>,
 }
 
@@ -458,28 +497,28 @@ pub struct Invoice {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Problem {
     /// [`PROBLEM_TYPE`] and the code.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, deserialize_with = "lenient")]
     pub kind: String,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub title: String,
     /// As in the status line.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub status: u16,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub detail: String,
     /// As in the header.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub request_id: String,
     /// The exact cause, for programs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Per field, for `validation_failed`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     /// The order that waits for its payment (our choice, 2.8).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_id", skip_serializing_if = "Option::is_none")]
     pub order_id: Option<i64>,
 }
 
@@ -494,10 +533,12 @@ impl Problem {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FieldError {
     /// The member's or header's name.
+    #[serde(default, deserialize_with = "lenient")]
     pub field: String,
     /// For programs.
+    #[serde(default, deserialize_with = "lenient")]
     pub code: String,
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub message: String,
 }

@@ -1,0 +1,158 @@
+//! The answering wing: the providers' APIs, served to resellers.
+//!
+//! This room moves bytes: what a request means is decided by its provider's `admit` and `serve`, what stays by the store.
+
+mod addresses;
+mod keys;
+mod schedule;
+mod visit;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use ipnet::IpNet;
+use provisor_providers::PROVIDERS;
+use provisor_providers::server::{Rules, Server as Api};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use self::addresses::Addresses;
+use self::keys::KeyCache;
+use crate::clock::Clock;
+use crate::store::Store;
+
+/// How long a connection may take to send a request's head (spec/kernelhost 2.2).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stopping server waits for answers under way.
+const GRACE: Duration = Duration::from_secs(20);
+/// Connections at a time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 10_000;
+/// Heads larger than this are refused by the parser.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Admissions with a body at a time: they may derive a key, which takes a core and 19 MiB.
+const ADMISSIONS: usize = 8;
+
+/// What the operator may choose.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Reverse proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Requests per minute from one address; 0 for no limit.
+    pub per_ip_per_minute: u32,
+    /// What the providers' servers go by.
+    pub rules: Rules,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { trusted_proxies: Vec::new(), per_ip_per_minute: 600, rules: Rules::default() }
+    }
+}
+
+/// A server that runs until it is stopped.
+pub struct Running {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Where it listens: with port 0 asked for, the port it was given.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more connections, lets answers under way finish for up to 20 s, and returns.
+    pub async fn stop(self) {
+        // Nobody listens any more if every task has ended already.
+        let _heard = self.stop.send(true);
+        for task in self.tasks {
+            let _ended = task.await;
+        }
+    }
+}
+
+pub(crate) struct State {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    options: Options,
+    addresses: Addresses,
+    keys: KeyCache,
+    admissions: Semaphore,
+}
+
+/// The API that serves a path, and the prefix that is not its own.
+pub(crate) fn mounted(path: &str) -> Option<(&'static dyn Api, &'static str)> {
+    PROVIDERS.iter().map(|provider| provider.server).find_map(|api| {
+        let rest = path.strip_prefix(api.mount())?;
+        rest.starts_with('/').then_some((api, api.mount()))
+    })
+}
+
+/// Serves the providers' APIs on a listener.
+pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options: Options) -> io::Result<Running> {
+    let address = listener.local_addr()?;
+    let state = Arc::new(State {
+        store,
+        clock,
+        addresses: Addresses::new(options.per_ip_per_minute),
+        options,
+        keys: KeyCache::new(),
+        admissions: Semaphore::new(ADMISSIONS),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let tasks =
+        vec![tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())), tokio::spawn(schedule::run(state, stopped))];
+    Ok(Running { address, stop, tasks })
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    // Out of file descriptors, most likely: closing ones will free some.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            _ = stopped.changed() => break,
+        };
+        // Answers are written whole; waiting to fill a packet would only add a delay.
+        let _best_effort = stream.set_nodelay(true);
+        let state = Arc::clone(&state);
+        let service = service_fn(move |request| {
+            let state = Arc::clone(&state);
+            async move { Ok::<_, Infallible>(visit::answer(&state, request, peer.ip()).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, %peer, "connection ended early");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some answers did not finish within {GRACE:?}");
+    }
+}

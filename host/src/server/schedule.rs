@@ -1,0 +1,95 @@
+//! What happens without a request: orders fall due, old records go, refused addresses are noted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use provisor_providers::PROVIDERS;
+use provisor_providers::books::{AuditRow, Books};
+use provisor_providers::server::Server as Api;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{State, visit};
+
+/// How late an order may be noticed; other processes make orders too, so the books are asked rather than told.
+const TICK: Duration = Duration::from_millis(250);
+const SWEEP: Duration = Duration::from_secs(5);
+const SUMMARY: Duration = Duration::from_secs(60);
+/// Ticks in a row while there is more to do at once, so that a backlog does not starve the rest.
+const TICKS_IN_A_ROW: usize = 16;
+
+pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut swept, mut summed) = (Instant::now(), Instant::now());
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stopped.changed() => break,
+        }
+        for provider in PROVIDERS {
+            work_off(&state, provider.server).await;
+        }
+        if swept.elapsed() >= SWEEP {
+            swept = Instant::now();
+            sweep(&state).await;
+        }
+        if summed.elapsed() >= SUMMARY {
+            summed = Instant::now();
+            note_refused(&state).await;
+        }
+    }
+    note_refused(&state).await;
+}
+
+async fn work_off(state: &State, api: &'static dyn Api) {
+    for _ in 0..TICKS_IN_A_ROW {
+        let moment = state.clock.moment(state.options.rules.clone());
+        let now = moment.now;
+        match state.store.transact(move |books| api.tick(&moment, books)).await {
+            Ok(Some(next)) if next <= now => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::error!(%error, "scheduled work failed and will be tried again");
+                return;
+            }
+        }
+    }
+}
+
+async fn sweep(state: &State) {
+    let now = state.clock.now();
+    match state.store.transact(move |books| books.sweep(now)).await {
+        Ok(0) => {}
+        Ok(swept) => tracing::debug!(swept, "expired records removed"),
+        Err(error) => tracing::warn!(%error, "expired records stay until the next sweep"),
+    }
+}
+
+/// One row per address and minute instead of one per request: a flood must not fill the log.
+async fn note_refused(state: &State) {
+    let now = state.clock.now();
+    for (peer, refused) in state.addresses.refused() {
+        let row = summary(peer, refused, now, visit::request_id(state));
+        if let Err(error) = state.store.transact(move |books| books.audit(&row)).await {
+            tracing::error!(%error, %peer, refused, "refused requests could not be noted in the audit log");
+        }
+    }
+}
+
+fn summary(peer: std::net::IpAddr, refused: u64, at: Timestamp, request_id: String) -> AuditRow {
+    AuditRow {
+        account: None,
+        at,
+        key_id: None,
+        peer,
+        method: String::new(),
+        path: String::new(),
+        status: 429,
+        reason: Some("per_ip_limit".to_owned()),
+        request_id,
+        event: "requests.refused".to_owned(),
+        detail: Some(format!("{refused} requests")),
+    }
+}

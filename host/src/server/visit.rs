@@ -1,0 +1,173 @@
+//! One request: read, limited, admitted, served in a transaction, answered.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
+use provisor_providers::message::{Headers, Request, Response};
+use provisor_providers::server::{Admission, Server as Api, Step, TurnedAway, Visit, Work};
+use ulid::Ulid;
+
+use super::keys::RequestKeys;
+use super::{State, addresses, mounted};
+use crate::store::{Store, StoreError};
+
+/// The largest body either API takes.
+const BODY_BYTES: usize = 64 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, socket: IpAddr) -> HttpResponse<Full<Bytes>> {
+    let path = request.uri().path();
+    match path {
+        "/healthz" => return plain(StatusCode::OK, "ok\n"),
+        "/readyz" => return ready(state),
+        _ => {}
+    }
+    let Some((api, prefix)) = mounted(path) else { return plain(StatusCode::NOT_FOUND, "no API is served at this path\n") };
+    let received = Instant::now();
+    let request_id = request_id(state);
+    let peer = addresses::peer(socket, request.headers(), &state.options.trusted_proxies);
+    let served = serve(state, api, prefix, request, peer, &request_id).await;
+    let (response, floor) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), Duration::ZERO));
+    tokio::time::sleep_until((received + floor).into()).await;
+    tracing::debug!(request_id, status = response.status, elapsed = ?received.elapsed(), "answered");
+    to_http(response)
+}
+
+/// Unique and sortable by time; also the handle by which a caller's report is found in the log.
+pub(super) fn request_id(state: &State) -> String {
+    let millisecond = u64::try_from(state.clock.now().as_millisecond()).unwrap_or(0);
+    let [random @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = state.clock.seed();
+    Ulid::from_parts(millisecond, u128::from_be_bytes(random)).to_string()
+}
+
+async fn serve(
+    state: &Arc<State>,
+    api: &'static dyn Api,
+    prefix: &str,
+    request: HttpRequest<Incoming>,
+    peer: IpAddr,
+    request_id: &str,
+) -> Result<(Response, Duration), TurnedAway> {
+    state.addresses.take(peer, Instant::now()).map_err(|retry_after_s| TurnedAway::RateLimited { retry_after_s })?;
+    let request = read(api, prefix, request).await?;
+    let moment = state.clock.moment(state.options.rules.clone());
+    let visit = Arc::new(Visit { request, peer, request_id: request_id.to_owned(), moment });
+    for distrust in [false, true] {
+        let work = match admit(state, api, Arc::clone(&visit), distrust).await? {
+            Admission::Answered(response) => return Ok((response, Duration::ZERO)),
+            Admission::Work(work) => work,
+        };
+        match commit(&state.store, work).await? {
+            Step::Answer { response, floor } => return Ok((response, floor)),
+            Step::Stale => tracing::debug!(request_id, "the key changed: admitting once more"),
+        }
+    }
+    Err(TurnedAway::Busy)
+}
+
+/// Requests with a body may derive a key, which would hold up every other request of this thread.
+async fn admit(state: &Arc<State>, api: &'static dyn Api, visit: Arc<Visit>, distrust: bool) -> Result<Admission, TurnedAway> {
+    let has_body = !visit.request.body.is_empty();
+    let admit = {
+        let state = Arc::clone(state);
+        move || {
+            let keys = RequestKeys { cache: &state.keys, store: &state.store, peer: visit.peer, distrust };
+            api.admit(visit, &keys)
+        }
+    };
+    let admission = if has_body {
+        let _slot = state.admissions.acquire().await.map_err(|_| TurnedAway::Internal)?;
+        // A panic in there is a defect of ours; the panic hook has logged it.
+        tokio::task::spawn_blocking(admit).await.map_err(|_| TurnedAway::Internal)?
+    } else {
+        admit()
+    };
+    admission.map_err(|error| {
+        tracing::error!(%error, "a key could not be read");
+        TurnedAway::Busy
+    })
+}
+
+/// No audit row, no answer: whatever keeps the transaction from committing, the caller is told to come again.
+async fn commit(store: &Store, work: Work) -> Result<Step, TurnedAway> {
+    store.transact(move |books| work(books)).await.map_err(|error| match error {
+        StoreError::Busy => TurnedAway::Busy,
+        StoreError::Fault(_) | StoreError::NotDone => {
+            tracing::error!(%error, "a request was not executed");
+            TurnedAway::Busy
+        }
+    })
+}
+
+async fn read(api: &'static dyn Api, prefix: &str, request: HttpRequest<Incoming>) -> Result<Request, TurnedAway> {
+    let (head, body) = request.into_parts();
+    let both_lengths = head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING);
+    if head.uri.scheme().is_some() || head.uri.authority().is_some() || both_lengths {
+        return Err(TurnedAway::Malformed);
+    }
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let mut request = Request {
+        method: head.method.as_str().to_owned(),
+        target: target.strip_prefix(prefix).unwrap_or(target).to_owned(),
+        headers: from_http(&head.headers),
+        body: Vec::new(),
+    };
+    if api.wants_body(&request) {
+        request.body = read_body(body).await?;
+    }
+    Ok(request)
+}
+
+async fn read_body(body: Incoming) -> Result<Vec<u8>, TurnedAway> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await;
+    match collected.map_err(|_| TurnedAway::BodyTimeout)? {
+        Ok(body) => Ok(body.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Err(TurnedAway::BodyTooLarge),
+        Err(_) => Err(TurnedAway::Malformed),
+    }
+}
+
+fn from_http(headers: &HeaderMap) -> Headers {
+    headers.iter().fold(Headers::new(), |all, (name, value)| all.with(name.as_str(), value.as_bytes()))
+}
+
+fn to_http(response: Response) -> HttpResponse<Full<Bytes>> {
+    let mut http = HttpResponse::new(Full::new(Bytes::from(response.body)));
+    *http.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in response.headers.iter() {
+        match (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+            (Ok(name), Ok(value)) => {
+                http.headers_mut().append(name, value);
+            }
+            _ => tracing::error!(name, "a header of ours is not one HTTP allows"),
+        }
+    }
+    http
+}
+
+/// Ready means: a request could be answered now. A sealed book could not.
+fn ready(state: &State) -> HttpResponse<Full<Bytes>> {
+    if state.store.is_sealed() {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "sealed: the master key of this book is missing\n");
+    }
+    match state.store.read(|books| books.chain_heads().map(drop)) {
+        Ok(()) => plain(StatusCode::OK, "ready\n"),
+        Err(error) => {
+            tracing::error!(%error, "not ready");
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> HttpResponse<Full<Bytes>> {
+    let mut response = HttpResponse::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

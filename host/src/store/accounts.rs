@@ -1,0 +1,75 @@
+//! Resellers and their credit.
+
+use jiff::Timestamp;
+use provisor_providers::books::{Account, AccountId, Entry, Fault};
+use provisor_providers::money::Minor;
+
+use super::Transaction;
+use super::sql::Sql;
+
+pub(super) fn find(sql: &mut dyn Sql, account: i64) -> Result<Account, Fault> {
+    let row = sql.first("SELECT email, name, currency, balance FROM accounts WHERE id = $1", &[account.into()])?;
+    let row = row.ok_or_else(|| Fault(format!("account {account} is gone")))?;
+    Ok(Account {
+        id: AccountId(account),
+        email: row.text(0)?,
+        name: row.text(1)?,
+        currency: row.text(2)?,
+        balance: Minor(row.int(3)?),
+    })
+}
+
+pub(super) fn charge(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Entry<'_>) -> Result<bool, Fault> {
+    if amount.0 < 0 {
+        return Err(Fault(format!("a charge of {amount} would give money away")));
+    }
+    let taken = sql.execute(
+        "UPDATE accounts SET balance = balance - $1 WHERE id = $2 AND balance >= $1",
+        &[amount.0.into(), account.into()],
+    )?;
+    if taken == 1 {
+        note(sql, account, Minor(-amount.0), entry)?;
+    }
+    Ok(taken == 1)
+}
+
+fn note(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Entry<'_>) -> Result<(), Fault> {
+    sql.execute(
+        "INSERT INTO ledger (account_id, at, amount, kind, reference) VALUES ($1, $2, $3, $4, $5)",
+        &[account.into(), entry.at.into(), amount.0.into(), entry.kind.into(), entry.reference.into()],
+    )?;
+    Ok(())
+}
+
+impl Transaction<'_> {
+    /// A new reseller without credit.
+    pub fn create_account(&mut self, name: &str, email: &str, currency: &str, now: Timestamp) -> Result<AccountId, Fault> {
+        let id = self.sql.insert(
+            "INSERT INTO accounts (name, email, currency, balance, created_at) VALUES ($1, $2, $3, 0, $4) RETURNING id",
+            &[name.into(), email.into(), currency.into(), now.into()],
+        )?;
+        Ok(AccountId(id))
+    }
+
+    /// Adds to a reseller's credit, or takes from it; `None` if there is no such reseller or not that much credit.
+    pub fn credit(&mut self, account: AccountId, amount: Minor, entry: &Entry<'_>) -> Result<Option<Minor>, Fault> {
+        let row = self.sql.first(
+            "UPDATE accounts SET balance = balance + $1 WHERE id = $2 AND balance + $1 >= 0 RETURNING balance",
+            &[amount.0.into(), account.0.into()],
+        )?;
+        let Some(row) = row else { return Ok(None) };
+        note(self.sql, account.0, amount, entry)?;
+        Ok(Some(Minor(row.int(0)?)))
+    }
+
+    /// All resellers, by id.
+    pub fn accounts(&mut self) -> Result<Vec<Account>, Fault> {
+        let rows = self.sql.query("SELECT id FROM accounts ORDER BY id", &[])?;
+        rows.iter().map(|row| find(self.sql, row.int(0)?)).collect()
+    }
+
+    /// Whether a reseller exists.
+    pub fn has_account(&mut self, account: AccountId) -> Result<bool, Fault> {
+        Ok(self.sql.first("SELECT 1 FROM accounts WHERE id = $1", &[account.0.into()])?.is_some())
+    }
+}

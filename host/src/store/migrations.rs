@@ -1,0 +1,47 @@
+//! Numbered migrations, each run once, each remembered with its checksum.
+
+use provisor_providers::books::Fault;
+use sha2::{Digest, Sha256};
+
+use super::sql::Sql;
+
+const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("migrations/0001_books.sql"))];
+
+/// Brings the schema up to date in one transaction. A book written by a newer version, or by one whose migrations differ, is
+/// refused untouched.
+pub(crate) fn run(engine: &mut dyn Sql) -> Result<(), Fault> {
+    engine.batch("BEGIN IMMEDIATE")?;
+    match missing(engine) {
+        Ok(()) => engine.batch("COMMIT"),
+        Err(fault) => {
+            engine.batch("ROLLBACK")?;
+            Err(fault)
+        }
+    }
+}
+
+fn missing(engine: &mut dyn Sql) -> Result<(), Fault> {
+    engine.batch("CREATE TABLE IF NOT EXISTS migrations (version BIGINT NOT NULL PRIMARY KEY, sha256 TEXT NOT NULL)")?;
+    let newest =
+        engine.first("SELECT MAX(version) FROM migrations", &[])?.and_then(|row| row.opt_int(0).transpose()).transpose()?;
+    if newest.is_some_and(|version| MIGRATIONS.iter().all(|(known, _)| *known < version)) {
+        return Err(Fault("the book was written by a newer version of provisor".to_owned()));
+    }
+    for (version, text) in MIGRATIONS {
+        let checksum = hex::encode(Sha256::digest(text));
+        match engine.first("SELECT sha256 FROM migrations WHERE version = $1", &[(*version).into()])? {
+            Some(row) if row.text(0)? == checksum => {}
+            Some(_) => return Err(Fault(format!("migration {version} of this book is not the one of this program"))),
+            None => {
+                engine.batch(&for_sqlite(text))?;
+                let values = [(*version).into(), checksum.as_str().into()];
+                engine.execute("INSERT INTO migrations (version, sha256) VALUES ($1, $2)", &values)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn for_sqlite(text: &str) -> String {
+    text.replace("{id}", "INTEGER PRIMARY KEY").replace("{bytes}", "BLOB")
+}

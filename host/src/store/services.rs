@@ -1,0 +1,113 @@
+//! Services and their logins.
+
+use provisor_providers::books::{Fault, Login, NewService, Power, Service, ServiceStatus};
+use provisor_providers::money::Minor;
+use secrecy::SecretString;
+
+use super::sql::{Row, Sql, Value};
+use crate::vault::{Place, Vault};
+
+const COLUMNS: &str =
+    "id, order_id, product_id, status, power, hostname, addresses, cycle, recurring, currency, next_due_at, created_at";
+
+pub(super) fn add(sql: &mut dyn Sql, vault: &Vault, account: i64, service: &NewService) -> Result<i64, Fault> {
+    let addresses = service.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let id = sql.insert(
+        "INSERT INTO services (account_id, order_id, product_id, status, power, hostname, addresses, cycle, recurring, currency,
+                               next_due_at, created_at, username, sealed_password, port)
+         VALUES ($1, $2, $3, 'active', 'running', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
+        &[
+            account.into(),
+            service.order_id.into(),
+            service.product_id.into(),
+            (&service.hostname).into(),
+            (&addresses).into(),
+            (&service.cycle).into(),
+            service.recurring.0.into(),
+            (&service.currency).into(),
+            service.next_due_at.into(),
+            service.created_at.into(),
+            (&service.login.username).into(),
+            // The seal is bound to the row, whose id is known only now.
+            Value::Bytes(&[]),
+            u32::from(service.login.port).into(),
+        ],
+    )?;
+    set_password(sql, vault, account, id, &service.login.password)?;
+    Ok(id)
+}
+
+pub(super) fn find(sql: &mut dyn Sql, account: i64, id: i64) -> Result<Option<Service>, Fault> {
+    let query = format!("SELECT {COLUMNS} FROM services WHERE account_id = $1 AND id = $2");
+    sql.first(&query, &[account.into(), id.into()])?.as_ref().map(read).transpose()
+}
+
+pub(super) fn list(sql: &mut dyn Sql, account: i64, offset: u64, limit: u32) -> Result<Vec<Service>, Fault> {
+    let query = format!("SELECT {COLUMNS} FROM services WHERE account_id = $1 ORDER BY id LIMIT $2 OFFSET $3");
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+    sql.query(&query, &[account.into(), limit.into(), offset.into()])?.iter().map(read).collect()
+}
+
+pub(super) fn count(sql: &mut dyn Sql, account: i64) -> Result<u64, Fault> {
+    sql.first("SELECT COUNT(*) FROM services WHERE account_id = $1", &[account.into()])?.map_or(Ok(0), |row| row.number(0))
+}
+
+fn read(row: &Row) -> Result<Service, Fault> {
+    Ok(Service {
+        id: row.int(0)?,
+        order_id: row.int(1)?,
+        product_id: row.int(2)?,
+        status: row.spelled(3, ServiceStatus::parse)?,
+        power: row.opt_text(4)?.as_deref().and_then(Power::parse),
+        hostname: row.text(5)?,
+        addresses: row.spelled(6, |text| text.split_whitespace().map(|address| address.parse().ok()).collect())?,
+        cycle: row.text(7)?,
+        recurring: Minor(row.int(8)?),
+        currency: row.text(9)?,
+        next_due_at: row.time(10)?,
+        created_at: row.time(11)?,
+    })
+}
+
+pub(super) fn set(sql: &mut dyn Sql, account: i64, service: &Service) -> Result<(), Fault> {
+    sql.execute(
+        "UPDATE services SET status = $1, power = $2, next_due_at = $3 WHERE account_id = $4 AND id = $5",
+        &[
+            service.status.as_str().into(),
+            service.power.map(Power::as_str).into(),
+            service.next_due_at.into(),
+            account.into(),
+            service.id.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+pub(super) fn login(sql: &mut dyn Sql, vault: &Vault, account: i64, id: i64) -> Result<Option<Login>, Fault> {
+    let row = sql.first(
+        "SELECT username, sealed_password, port FROM services WHERE account_id = $1 AND id = $2",
+        &[account.into(), id.into()],
+    )?;
+    let Some(row) = row else { return Ok(None) };
+    let password = vault.open_value(place(&id.to_string()), &row.bytes(1)?).map_err(|error| Fault(error.to_string()))?;
+    Ok(Some(Login { username: row.text(0)?, password, port: row.number(2)? }))
+}
+
+pub(super) fn set_password(
+    sql: &mut dyn Sql,
+    vault: &Vault,
+    account: i64,
+    id: i64,
+    password: &SecretString,
+) -> Result<(), Fault> {
+    let sealed = vault.seal(place(&id.to_string()), password).map_err(|error| Fault(error.to_string()))?;
+    sql.execute(
+        "UPDATE services SET sealed_password = $1 WHERE account_id = $2 AND id = $3",
+        &[sealed.as_slice().into(), account.into(), id.into()],
+    )?;
+    Ok(())
+}
+
+fn place(row: &str) -> Place<'_> {
+    Place { table: "services", row, column: "sealed_password" }
+}

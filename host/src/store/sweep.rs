@@ -1,0 +1,35 @@
+//! Records whose time is over, removed in small batches.
+
+use jiff::{SignedDuration, Timestamp};
+use provisor_providers::books::Fault;
+
+use super::Transaction;
+
+/// Rows per table and sweep, so that no request waits long behind one.
+const BATCH: i64 = 1000;
+/// How long failed signatures are kept: well past every window in which they count.
+const FAILURES_KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+impl Transaction<'_> {
+    /// Removes a batch of expired nonces, idempotency records, locks and failures; how many rows went.
+    pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<usize, Fault> {
+        let mut swept = 0;
+        for (statement, before) in [
+            (
+                "DELETE FROM nonces WHERE (key_id, nonce) IN
+                   (SELECT key_id, nonce FROM nonces WHERE expires_at <= $1 LIMIT $2)",
+                now,
+            ),
+            (
+                "DELETE FROM idempotency WHERE (key_id, method, path, idempotency_key) IN
+                   (SELECT key_id, method, path, idempotency_key FROM idempotency WHERE expires_at <= $1 LIMIT $2)",
+                now,
+            ),
+            ("DELETE FROM locks WHERE (key_id, network) IN (SELECT key_id, network FROM locks WHERE until <= $1 LIMIT $2)", now),
+            ("DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE at <= $1 LIMIT $2)", now - FAILURES_KEPT),
+        ] {
+            swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
+        }
+        Ok(swept)
+    }
+}

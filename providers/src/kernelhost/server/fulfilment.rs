@@ -1,0 +1,103 @@
+//! What falls due: paid orders become services, unpaid ones are cancelled.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+
+use super::cycle;
+use super::services::generate_password;
+use crate::books::{
+    AccountId, Attempted, Books, Fault, Keep, Login, NewService, Order, OrderStatus, Power, Service, ServiceStatus,
+};
+use crate::money::Minor;
+use crate::server::Moment;
+
+/// Orders, and services made of them, in one transaction: requests wait for it.
+const ORDERS_PER_TICK: u32 = 64;
+const SERVICES_PER_TICK: u32 = 256;
+/// How long an order whose fulfilment broke is set aside, in seconds.
+const SET_ASIDE_S: i64 = 60;
+/// Where people log in.
+const SSH_PORT: u16 = 22;
+
+/// Fulfils and cancels what has fallen due. Returns when the next order does.
+pub(super) fn tick(moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {
+    let mut rng = moment.rng();
+    let mut made = 0;
+    for (account, id) in books.due_orders(moment.now, ORDERS_PER_TICK)? {
+        let Some(order) = books.account(account).order(id)? else { continue };
+        // A tick's first order is done whatever its size.
+        if made > 0 && made + order.new.quantity > SERVICES_PER_TICK {
+            break;
+        }
+        made += order.new.quantity;
+        let attempted = books.attempt(&mut |books| settle(account, &order, moment.now, &mut rng, books).map(|()| Keep::Keep))?;
+        if attempted != Attempted::Kept {
+            // Else the broken ones would stand before all others for ever.
+            let later = moment.now + SignedDuration::from_secs(SET_ASIDE_S);
+            books.account(account).set_order(&Order { due_at: Some(later), ..order })?;
+        }
+    }
+    books.next_due_order()
+}
+
+fn settle(account: AccountId, order: &Order, now: Timestamp, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
+    match order.status {
+        OrderStatus::Paid | OrderStatus::Provisioning => fulfil(account, order, now, rng, books),
+        OrderStatus::PendingPayment if order.new.expires_at <= now => {
+            let mut books = books.account(account);
+            books.cancel_invoice(order.new.invoice_id)?;
+            books.set_order(&Order { status: OrderStatus::Cancelled, due_at: None, ..order.clone() })
+        }
+        OrderStatus::PendingPayment | OrderStatus::Completed | OrderStatus::Cancelled => Ok(()),
+    }
+}
+
+/// Makes the services of a paid order; the order names the first.
+fn fulfil(account: AccountId, order: &Order, now: Timestamp, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
+    // What is no longer on sale is still owed.
+    let family = books.product(order.new.product_id)?.map_or_else(|| "kvm".to_owned(), |product| product.family);
+    let mut books = books.account(account);
+    let mut first = None;
+    for index in 0..order.new.quantity {
+        let id = books.add_service(&new_service(order, &family, index, now, rng)?)?;
+        let service = books.service(id)?.ok_or_else(|| Fault(format!("service {id} is gone")))?;
+        let power = matches!(family.as_str(), "kvm" | "dedicated" | "minecraft").then_some(Power::Running);
+        books.set_service(&Service { status: ServiceStatus::Active, power, ..service })?;
+        first = first.or(Some(id));
+    }
+    books.set_order(&Order { status: OrderStatus::Completed, service_id: first, due_at: None, ..order.clone() })
+}
+
+fn new_service(order: &Order, family: &str, index: u32, now: Timestamp, rng: &mut StdRng) -> Result<NewService, Fault> {
+    let new = &order.new;
+    // What the wire shows of a due date is what there is of it.
+    let created_at = Timestamp::from_second(now.as_second()).map_err(|error| Fault(error.to_string()))?;
+    let unit = if index == 0 { order.id.to_string() } else { format!("{}-{}", order.id, index + 1) };
+    let hostname = new.hostname.clone().filter(|_| index == 0).unwrap_or_else(|| format!("{family}-{unit}.example.net"));
+    let username = if family == "webspace" { format!("web{unit}") } else { "root".to_owned() };
+    Ok(NewService {
+        order_id: order.id,
+        product_id: new.product_id,
+        hostname,
+        addresses: addresses(order.id, index),
+        cycle: new.cycle.clone(),
+        recurring: Minor(new.recurring.0 / i64::from(new.quantity.max(1))),
+        currency: new.currency.clone(),
+        next_due_at: cycle::term_end(created_at, created_at, &new.cycle)?,
+        created_at,
+        login: Login { username, password: generate_password(rng), port: SSH_PORT },
+    })
+}
+
+/// One address of each family from the ranges for documentation (RFC 5737, RFC 3849): simulated services must name nobody's
+/// machine. The long ones are unique, the short ones come round again after 762.
+fn addresses(order: i64, index: u32) -> Vec<IpAddr> {
+    let order = order.unsigned_abs();
+    let spread = (order.wrapping_mul(7) + u64::from(index)) % 762;
+    let nets = [(192, 0, 2), (198, 51, 100), (203, 0, 113)];
+    let (net, host) = (nets[usize::try_from(spread / 254).unwrap_or(0)], u8::try_from(spread % 254 + 1).unwrap_or(1));
+    let long = u128::from(0x2001_0db8_u32) << 96 | u128::from(order) << 32 | u128::from(index) + 1;
+    vec![IpAddr::V4(Ipv4Addr::new(net.0, net.1, net.2, host)), IpAddr::V6(Ipv6Addr::from_bits(long))]
+}

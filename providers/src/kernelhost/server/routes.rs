@@ -1,0 +1,138 @@
+//! Which endpoint a method and a path name, and which scope it needs (spec 6 and 7).
+
+use super::problem::{self, Refusal};
+
+/// An endpoint with what its path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    Me,
+    Products,
+    Product(i64),
+    PlaceOrder,
+    Order(i64),
+    Services,
+    Service(i64),
+    Credentials(i64),
+    Act(i64),
+    Balance,
+}
+
+/// Every endpoint. HEAD is answered like GET.
+pub(super) fn find(method: &str, path: &str) -> Result<Route, Refusal> {
+    let segments: Vec<&str> = path.split('/').skip(1).take(6).collect();
+    let get = if method == "HEAD" { "GET" } else { method };
+    Ok(match (get, segments.as_slice()) {
+        ("GET", ["v1", "me"]) => Route::Me,
+        ("GET", ["v1", "products"]) => Route::Products,
+        ("GET", ["v1", "products", product]) => Route::Product(id(product)?),
+        ("POST", ["v1", "orders"]) => Route::PlaceOrder,
+        ("GET", ["v1", "orders", order]) => Route::Order(id(order)?),
+        ("GET", ["v1", "services"]) => Route::Services,
+        ("GET", ["v1", "services", service]) => Route::Service(id(service)?),
+        ("GET", ["v1", "services", service, "credentials"]) => Route::Credentials(id(service)?),
+        ("POST", ["v1", "services", service, "actions"]) => Route::Act(id(service)?),
+        ("GET", ["v1", "billing", "balance"]) => Route::Balance,
+
+        (_, ["v1", "orders"] | ["v1", "services", _, "actions"]) => return Err(problem::method_not_allowed("POST")),
+        (
+            _,
+            ["v1", "health" | "me" | "products" | "services"]
+            | ["v1", "products" | "orders" | "services", _]
+            | ["v1", "services", _, "credentials"]
+            | ["v1", "billing", "balance"],
+        ) => return Err(problem::method_not_allowed("GET, HEAD")),
+        _ => return Err(problem::not_found()),
+    })
+}
+
+impl Route {
+    /// What a key must have; any valid key may ask who it is.
+    pub(super) fn scope(self) -> Option<&'static str> {
+        match self {
+            Self::Me => None,
+            Self::Products | Self::Product(_) => Some("read:products"),
+            Self::PlaceOrder => Some("write:orders"),
+            Self::Order(_) => Some("read:orders"),
+            Self::Services | Self::Service(_) => Some("read:services"),
+            Self::Credentials(_) => Some("read:credentials"),
+            Self::Act(_) => Some("write:services"),
+            Self::Balance => Some("read:billing"),
+        }
+    }
+}
+
+/// One spelling for each id: no sign, no leading zero.
+fn id(text: &str) -> Result<i64, Refusal> {
+    let is_id = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_id).ok_or_else(problem::not_found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_documented_endpoint_has_its_route_and_scope() {
+        for (method, path, route, scope) in [
+            ("GET", "/v1/me", Route::Me, None),
+            ("HEAD", "/v1/me", Route::Me, None),
+            ("GET", "/v1/products", Route::Products, Some("read:products")),
+            ("GET", "/v1/products/42", Route::Product(42), Some("read:products")),
+            ("POST", "/v1/orders", Route::PlaceOrder, Some("write:orders")),
+            ("GET", "/v1/orders/1001", Route::Order(1001), Some("read:orders")),
+            ("GET", "/v1/services", Route::Services, Some("read:services")),
+            ("GET", "/v1/services/7", Route::Service(7), Some("read:services")),
+            ("GET", "/v1/services/7/credentials", Route::Credentials(7), Some("read:credentials")),
+            ("POST", "/v1/services/7/actions", Route::Act(7), Some("write:services")),
+            ("GET", "/v1/billing/balance", Route::Balance, Some("read:billing")),
+        ] {
+            let found = find(method, path).ok().unwrap();
+            assert_eq!((found, found.scope()), (route, scope), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_method_names_the_right_ones() {
+        for (method, path, allow) in [
+            ("POST", "/v1/health", "GET, HEAD"),
+            ("OPTIONS", "/v1/me", "GET, HEAD"),
+            ("GET", "/v1/orders", "POST"),
+            ("HEAD", "/v1/orders", "POST"),
+            ("DELETE", "/v1/orders/1", "GET, HEAD"),
+            ("PUT", "/v1/services/7/actions", "POST"),
+            ("get", "/v1/me", "GET, HEAD"),
+        ] {
+            let response = find(method, path).err().unwrap().response("id");
+            assert_eq!((response.status, response.headers.once("allow")), (405, Some(allow)), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_not_found() {
+        for path in [
+            "/",
+            "//",
+            "/v1",
+            "/v1/",
+            "/v2/me",
+            "/V1/me",
+            "/v1/me/",
+            "//v1/me",
+            "/v1/./me",
+            "/v1/%6de",
+            "/v1/products/0",
+            "/v1/products/042",
+            "/v1/products/-1",
+            "/v1/products/+1",
+            "/v1/products/",
+            "/v1/products/9223372036854775808",
+            "/v1/products/x",
+            "/v1/services/7/credentials/x",
+            "/v1/services/7/x",
+            "/v1/webhooks",
+            "/v1/billing/invoices",
+        ] {
+            assert_eq!(find("GET", path).err().map(|refusal| refusal.response("id").status), Some(404), "{path}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! One request inside its transaction (our choice, 2.2).
+//!
+//! The outer part (nonce, meter, lock counters, audit row) always commits. From routing on, everything runs in one attempt: what
+//! it wrote is undone when it fails or panics, and the audit row then says 500.
+
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
+
+use super::problem::{self, Halt, Handled, Refusal};
+use super::routes::{self, Route};
+use super::{Call, account, body, catalog, finish, orders, services};
+use crate::books::{Attempted, AuditRow, Books, Fault, IdempotencyScope, Keep, Lock, Recorded};
+use crate::kernelhost::guard::{Admitted, Reason, Refused};
+use crate::kernelhost::wire::{self, header};
+use crate::limits;
+use crate::message::Response;
+use crate::server::{Key, Step, Visit};
+
+/// A record of an unpaid order lives so many seconds longer than the order, so that no retry can find the one without the other.
+const UNFINISHED_MARGIN_S: i64 = 3600;
+/// Of the request-target in an audit row.
+const AUDIT_PATH_BYTES_MAX: usize = 512;
+/// Of the method in an audit row.
+const AUDIT_METHOD_BYTES_MAX: usize = 16;
+
+/// A request that admission refused: counted against the key if it is of that kind, and audited.
+pub(super) fn refused(visit: &Visit, refused: &Refused, books: &mut dyn Books) -> Result<Step, Fault> {
+    let key = refused.key.as_deref();
+    let mut reason = refused.reason;
+    if let Some(key) = key {
+        if is_stale(books, key)? {
+            return Ok(Step::Stale);
+        }
+        if is_locked(visit, key, books)? {
+            reason = Reason::UnknownOrLockedKey;
+        } else if reason == Reason::SignatureMismatch {
+            count_failure(visit, key, books)?;
+        }
+    }
+    let response = problem::refused(reason).response(&visit.request_id);
+    let by = By { key, key_id: refused.key_id.as_deref() };
+    answer(visit, by, response, refused.hint, books)
+}
+
+/// A request whose signature holds.
+pub(super) fn admitted(visit: &Visit, admitted: &Admitted, books: &mut dyn Books) -> Result<Step, Fault> {
+    let key = &*admitted.key;
+    if is_stale(books, key)? {
+        return Ok(Step::Stale);
+    }
+    let by = By { key: Some(key), key_id: Some(&key.public_id) };
+    if is_locked(visit, key, books)? {
+        let response = problem::refused(Reason::UnknownOrLockedKey).response(&visit.request_id);
+        return answer(visit, by, response, None, books);
+    }
+    let now = visit.moment.now;
+    if !books.spend_nonce(key.row, &admitted.nonce, now, nonce_expiry(admitted.timestamp, now)?)? {
+        let response = problem::refused(Reason::ReplayDetected).response(&visit.request_id);
+        return answer(visit, by, response, None, books);
+    }
+    let reading = limits::meter(books, key, now)?;
+    let mut response = if reading.allowed {
+        books.touch_key(key.row, now)?;
+        execute(&Call { visit, key }, books)?
+    } else {
+        problem::rate_limited(reading.retry_after_s).response(&visit.request_id)
+    };
+    response.headers.add(header::REMAINING, reading.remaining.to_string());
+    response.headers.add(header::RESET, reading.reset_at.to_string());
+    answer(visit, by, response, None, books)
+}
+
+/// Whether the key changed since it was read: then neither its secret nor its limits can be trusted, not even to refuse.
+fn is_stale(books: &mut dyn Books, key: &Key) -> Result<bool, Fault> {
+    Ok(books.key_version(key.row)? != Some(key.version))
+}
+
+fn is_locked(visit: &Visit, key: &Key, books: &mut dyn Books) -> Result<bool, Fault> {
+    limits::is_locked(books, key.row, visit.peer.to_canonical(), visit.moment.now)
+}
+
+fn count_failure(visit: &Visit, key: &Key, books: &mut dyn Books) -> Result<(), Fault> {
+    let moment = &visit.moment;
+    let Some(lock) = limits::count_failure(books, key, visit.peer.to_canonical(), moment.now, &moment.rules.lock)? else {
+        return Ok(());
+    };
+    let Lock { network, until } = lock;
+    let detail = format!("{} until {until}", network.as_deref().unwrap_or("everybody"));
+    let by = By { key: Some(key), key_id: Some(&key.public_id) };
+    let reason = Some(Reason::SignatureMismatch.as_str().to_owned());
+    books.audit(&AuditRow { reason, detail: Some(detail), ..row(visit, by, 401, "key.locked") })
+}
+
+/// Kept for 600 s and until its timestamp has left the window: 600 s alone would leave a second in which a nonce from a clock
+/// 300 s ahead could be spent again.
+fn nonce_expiry(timestamp: i64, now: Timestamp) -> Result<Timestamp, Fault> {
+    let out_of_window = timestamp + wire::WINDOW_S + 1;
+    let out_of_window = Timestamp::from_second(out_of_window).map_err(|error| Fault(error.to_string()))?;
+    Ok(out_of_window.max(now + SignedDuration::from_secs(wire::NONCE_S)))
+}
+
+/// The endpoint's answer; or, when it broke, a 500 of which nothing but the audit row stays.
+fn execute(call: &Call<'_>, books: &mut dyn Books) -> Result<Response, Fault> {
+    let request_id = &call.visit.request_id;
+    let route = match permitted(call) {
+        Ok(route) => route,
+        Err(refusal) => return Ok(refusal.response(request_id)),
+    };
+    let mut response = None;
+    let attempted = books.attempt(&mut |books| {
+        match dispatch(call, route, books) {
+            Ok(answer) => response = Some(answer),
+            Err(Halt::Refused(refusal)) => response = Some(refusal.response(request_id)),
+            Err(Halt::Fault(fault)) => return Err(fault),
+        }
+        Ok(Keep::Keep)
+    })?;
+    let kept = response.filter(|_| attempted == Attempted::Kept);
+    let response = kept.unwrap_or_else(|| problem::internal().response(request_id));
+    if let Route::Credentials(service) = route
+        && response.status == 200
+    {
+        let by = By { key: Some(call.key), key_id: Some(&call.key.public_id) };
+        let detail = Some(format!("service {service}"));
+        books.audit(&AuditRow { detail, ..row(call.visit, by, 200, "credentials.read") })?;
+    }
+    Ok(response)
+}
+
+/// The endpoint that the request names, if its key may use it.
+fn permitted(call: &Call<'_>) -> Result<Route, Refusal> {
+    let request = &call.visit.request;
+    let route = routes::find(&request.method, request.path())?;
+    if let Some(scope) = route.scope().filter(|scope| !call.key.scopes.iter().any(|held| held == scope)) {
+        return Err(problem::missing_scope(scope));
+    }
+    body::check_content_type(request)?;
+    Ok(route)
+}
+
+fn dispatch(call: &Call<'_>, route: Route, books: &mut dyn Books) -> Handled {
+    match route {
+        Route::Me => account::me(call, books),
+        Route::Products => catalog::list(call, books),
+        Route::Product(id) => catalog::one(call, id, books),
+        Route::PlaceOrder => once(call, books, &mut |unpaid, books| orders::place(call, unpaid, books)),
+        Route::Order(id) => orders::one(call, id, books),
+        Route::Services => services::list(call, books),
+        Route::Service(id) => services::one(call, id, books),
+        Route::Credentials(id) => services::credentials(call, id, books),
+        Route::Act(id) => once(call, books, &mut |_, books| services::act(call, id, books)),
+        Route::Balance => account::balance(call, books),
+    }
+}
+
+/// Runs a change once for each idempotency key (our choice, 2.5): a repeat is given the first answer. A 402 is unfinished: a repeat
+/// tries again, with the order that waits for its payment.
+fn once(call: &Call<'_>, books: &mut dyn Books, change: &mut dyn FnMut(Option<i64>, &mut dyn Books) -> Handled) -> Handled {
+    let request = &call.visit.request;
+    let scope = IdempotencyScope {
+        key: call.key.row,
+        method: &request.method,
+        path: request.path(),
+        idempotency_key: body::idempotency_key(&request.headers)?,
+    };
+    let body_sha256 = Sha256::digest(&request.body).into();
+    let earlier = books.idempotent(&scope, call.now())?;
+    if let Some(earlier) = &earlier {
+        if earlier.body_sha256 != body_sha256 {
+            return Err(problem::body_mismatch().into());
+        }
+        if earlier.response.status != 402 {
+            return Ok(replayed(earlier));
+        }
+    }
+    let response = match change(earlier.as_ref().and_then(|earlier| earlier.unfinished_order), books) {
+        Ok(response) => response,
+        Err(Halt::Refused(refusal)) if refusal.is_final => refusal.response(&call.visit.request_id),
+        Err(halt) => return Err(halt),
+    };
+    let is_unpaid = response.status == 402;
+    if let Some(earlier) = earlier.as_ref().filter(|_| is_unpaid) {
+        return Ok(replayed(earlier));
+    }
+    let at = earlier.as_ref().map_or(call.now(), |earlier| earlier.at);
+    let life_s = wire::DAY_S + if is_unpaid || earlier.is_some() { UNFINISHED_MARGIN_S } else { 0 };
+    let expires_at = at + SignedDuration::from_secs(life_s);
+    let unfinished_order = if is_unpaid { problem::order_id(&response) } else { None };
+    books.record_idempotent(&scope, &Recorded { body_sha256, response: response.clone(), unfinished_order, at, expires_at })?;
+    Ok(response)
+}
+
+fn replayed(earlier: &Recorded) -> Response {
+    let mut response = earlier.response.clone();
+    response.headers.add(header::REPLAYED, "true");
+    response
+}
+
+/// Whose request it is, as far as is known.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    key: Option<&'a Key>,
+    key_id: Option<&'a str>,
+}
+
+/// The one audit row of a request, and the answer.
+fn answer(visit: &Visit, by: By<'_>, response: Response, detail: Option<&str>, books: &mut dyn Books) -> Result<Step, Fault> {
+    let replayed = response.headers.once(header::REPLAYED).map(|_| "replayed");
+    let detail = detail.or(replayed).map(str::to_owned);
+    books.audit(&AuditRow { reason: problem::reason(&response), detail, ..row(visit, by, response.status, "request") })?;
+    Ok(Step::answer(finish(response, visit)))
+}
+
+fn row(visit: &Visit, by: By<'_>, status: u16, event: &str) -> AuditRow {
+    AuditRow {
+        account: by.key.map(|key| key.account),
+        at: visit.moment.now,
+        key_id: by.key_id.map(str::to_owned),
+        peer: visit.peer,
+        method: cut(&visit.request.method, AUDIT_METHOD_BYTES_MAX),
+        path: cut(&visit.request.target, AUDIT_PATH_BYTES_MAX),
+        status,
+        reason: None,
+        request_id: visit.request_id.clone(),
+        event: event.to_owned(),
+        detail: None,
+    }
+}
+
+fn cut(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_outlives_its_window_and_ten_minutes() {
+        let now: Timestamp = "2027-01-15T08:00:00.9Z".parse().unwrap();
+        let (second, after) = (now.as_second(), now + SignedDuration::from_secs(600));
+        for (timestamp, expiry) in [
+            (second - 300, after),
+            (second, after),
+            (second + 299, after),
+            (second + 300, Timestamp::from_second(second + 601).unwrap()),
+        ] {
+            assert_eq!(nonce_expiry(timestamp, now).unwrap(), expiry, "{}", timestamp - second);
+        }
+    }
+
+    #[test]
+    fn long_targets_are_cut_between_characters() {
+        assert_eq!(cut("/v1/me", 512), "/v1/me");
+        assert_eq!(cut(&"é".repeat(300), 511).len(), 510);
+    }
+}

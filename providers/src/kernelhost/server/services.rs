@@ -1,0 +1,275 @@
+//! Services: what they are, how to log in, and what can be done to them (our choices, 2.12 and 2.19).
+
+use jiff::Timestamp;
+use rand::distr::{Alphanumeric, SampleString};
+use rand::rngs::StdRng;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::body::{self, Paging};
+use super::catalog::is_text;
+use super::problem::{self, Halt, Handled};
+use super::{Call, all_or_nothing, cycle, json, ok, time};
+use crate::books::{Books, Entry, NewInvoice, Power, Service, ServiceStatus};
+use crate::kernelhost::wire::{self, ActionRequest, Credentials, Page};
+
+/// Characters of a generated password: 119 bits in base62.
+const PASSWORD_CHARS: usize = 20;
+/// Characters of a given password, at least and at most.
+const PASSWORD_MIN: usize = 8;
+const PASSWORD_MAX: usize = 128;
+/// Characters of a reason and of an image's name.
+const REASON_MAX: usize = 500;
+const IMAGE_MAX: usize = 100;
+
+/// `GET /v1/services`.
+pub(super) fn list(call: &Call<'_>, books: &mut dyn Books) -> Handled {
+    let paging = Paging::read(call.visit.request.query())?;
+    let mut account = books.account(call.key.account);
+    let meta = paging.meta(account.count_services()?);
+    let data = account.services(paging.offset(), paging.per_page)?.iter().map(show).collect();
+    let links = body::links(&meta);
+    let mut response = ok(&Page::<wire::Service> { data, meta });
+    response.headers.add("link", links);
+    Ok(response)
+}
+
+/// `GET /v1/services/{id}`.
+pub(super) fn one(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
+    Ok(ok(&show(&find(call, id, books)?)))
+}
+
+/// `GET /v1/services/{id}/credentials`. A terminated service has none.
+pub(super) fn credentials(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
+    let service = find(call, id, books)?;
+    if service.status == ServiceStatus::Terminated {
+        return Err(problem::not_found().into());
+    }
+    let login = books.account(call.key.account).login(id)?.ok_or_else(problem::not_found)?;
+    let mut response = ok(&Credentials {
+        service_id: Some(id),
+        username: Some(login.username),
+        password: Some(login.password.expose_secret().to_owned()),
+        port: Some(login.port),
+        url: None,
+        note: None,
+    });
+    response.headers.add("cache-control", "no-store");
+    Ok(response)
+}
+
+/// `POST /v1/services/{id}/actions`. Under simulated fulfilment an action completes at once.
+pub(super) fn act(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
+    let action = Action::read(body::read(call.body())?)?;
+    let service = find(call, id, books)?;
+    let name = action.name();
+    match action {
+        Action::Renew { due_at } => renew(call, &service, due_at, books)?,
+        Action::ResetPassword { password } => {
+            if !matches!(service.status, ServiceStatus::Active | ServiceStatus::Suspended) {
+                return Err(wrong_state().into());
+            }
+            let password = password.unwrap_or_else(|| generate_password(&mut call.visit.moment.rng()));
+            books.account(call.key.account).set_password(id, &password)?;
+        }
+        Action::Switch(switch) => {
+            let changed = switched(&service, switch).ok_or_else(wrong_state)?;
+            let mut account = books.account(call.key.account);
+            account.set_service(&changed)?;
+            if switch == Switch::Reinstall {
+                account.set_password(id, &generate_password(&mut call.visit.moment.rng()))?;
+            }
+        }
+    }
+    let service = find(call, id, books)?;
+    Ok(json(
+        202,
+        &wire::Action {
+            id: format!("act_{}", call.visit.request_id).into(),
+            service_id: Some(id),
+            action: Some(name.to_owned()),
+            status: Some("completed".to_owned()),
+            service: Some(show(&service)),
+        },
+    ))
+}
+
+/// 20 characters of base62.
+pub(super) fn generate_password(rng: &mut StdRng) -> SecretString {
+    SecretString::from(Alphanumeric.sample_string(rng, PASSWORD_CHARS))
+}
+
+fn find(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Result<Service, Halt> {
+    Ok(books.account(call.key.account).service(id)?.ok_or_else(problem::not_found)?)
+}
+
+/// Pays the term after `due_at`, once: a service that is due later already is left as it is.
+fn renew(call: &Call<'_>, service: &Service, due_at: Timestamp, books: &mut dyn Books) -> Result<(), Halt> {
+    if !matches!(service.status, ServiceStatus::Active | ServiceStatus::Suspended) {
+        return Err(wrong_state().into());
+    }
+    // On the wire a due date has whole seconds.
+    match service.next_due_at.as_second().cmp(&due_at.as_second()) {
+        std::cmp::Ordering::Greater => return Ok(()),
+        std::cmp::Ordering::Less => {
+            let message = "The service is not paid until this date; renew the term that is due first.";
+            return Err(problem::invalid_field("due_at", "not_due", message).into());
+        }
+        std::cmp::Ordering::Equal => {}
+    }
+    let (now, term_from) = (call.now(), service.next_due_at);
+    let next_due_at = cycle::term_end(service.created_at, term_from, &service.cycle)?;
+    let is_paid = all_or_nothing(books, &mut |books| {
+        let mut account = books.account(call.key.account);
+        let invoice = match account.renewal_invoice(service.id, term_from)? {
+            Some(open) => open,
+            None => account.add_invoice(&NewInvoice {
+                total: service.recurring,
+                currency: service.currency.clone(),
+                renews: Some((service.id, term_from)),
+                issued_at: now,
+                due_at: term_from,
+            })?,
+        };
+        if !account.charge(service.recurring, &Entry { at: now, kind: "renewal", reference: &invoice.to_string() })? {
+            return Ok(false);
+        }
+        account.set_invoice_paid(invoice, now)?;
+        account.set_service(&Service { next_due_at, ..service.clone() })?;
+        Ok(true)
+    })?;
+    if is_paid { Ok(()) } else { Err(problem::renewal_unpaid().into()) }
+}
+
+/// What is asked for, checked.
+enum Action {
+    Switch(Switch),
+    Renew { due_at: Timestamp },
+    ResetPassword { password: Option<SecretString> },
+}
+
+/// The documented actions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Switch {
+    Start,
+    Stop,
+    Reboot,
+    Reinstall,
+    Suspend,
+    Unsuspend,
+    Terminate,
+}
+
+impl Switch {
+    const ALL: [(&'static str, Self); 7] = [
+        ("start", Self::Start),
+        ("stop", Self::Stop),
+        ("reboot", Self::Reboot),
+        ("reinstall", Self::Reinstall),
+        ("suspend", Self::Suspend),
+        ("unsuspend", Self::Unsuspend),
+        ("terminate", Self::Terminate),
+    ];
+}
+
+impl Action {
+    fn read(request: ActionRequest) -> Result<Self, problem::Refusal> {
+        let ActionRequest { action, reason, image, due_at, password } = request;
+        let password = password.map(SecretString::from);
+        let mut errors = Vec::new();
+        if reason.is_some_and(|reason| !is_text(&reason, REASON_MAX)) {
+            errors.push(problem::field("reason", "malformed", "At most 500 characters, no control characters, are expected."));
+        }
+        if image.as_deref().is_some_and(|image| image.is_empty() || !is_text(image, IMAGE_MAX)) {
+            errors.push(problem::field("image", "malformed", "1 to 100 characters, no control characters, are expected."));
+        }
+        for (member, is_given, owner) in [
+            ("image", image.is_some(), "reinstall"),
+            ("due_at", due_at.is_some(), "renew"),
+            ("password", password.is_some(), "reset_password"),
+        ] {
+            if is_given && action != owner {
+                errors.push(problem::field(member, "unexpected", format!("Only {owner} takes this member.")));
+            }
+        }
+        let read = Self::find(&action, due_at, password).map_err(|error| errors.push(error));
+        read.ok().filter(|_| errors.is_empty()).ok_or_else(|| problem::invalid(errors))
+    }
+
+    fn find(action: &str, due_at: Option<String>, password: Option<SecretString>) -> Result<Self, wire::FieldError> {
+        if let Some((_, switch)) = Switch::ALL.into_iter().find(|(name, _)| *name == action) {
+            return Ok(Self::Switch(switch));
+        }
+        match action {
+            "renew" => {
+                let due_at = due_at.and_then(|text| text.parse().ok());
+                let message = "The due date that is being renewed is expected, such as 2027-01-15T08:00:00Z.";
+                Ok(Self::Renew { due_at: due_at.ok_or_else(|| problem::field("due_at", "malformed", message))? })
+            }
+            "reset_password" if password.as_ref().is_some_and(|password| !is_password(password.expose_secret())) => {
+                let message = "8 to 128 characters, none of them a control character, are expected.";
+                Err(problem::field("password", "malformed", message))
+            }
+            "reset_password" => Ok(Self::ResetPassword { password }),
+            _ => Err(problem::field("action", "unknown", "There is no such action.")),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Switch(switch) => Switch::ALL.iter().find(|(_, known)| known == switch).map_or("", |(name, _)| name),
+            Self::Renew { .. } => "renew",
+            Self::ResetPassword { .. } => "reset_password",
+        }
+    }
+}
+
+fn is_password(text: &str) -> bool {
+    is_text(text, PASSWORD_MAX) && text.chars().nth(PASSWORD_MIN - 1).is_some()
+}
+
+/// The service after an action; unchanged where it is so already, `None` where the action cannot apply (our choice, 2.12).
+fn switched(service: &Service, switch: Switch) -> Option<Service> {
+    use ServiceStatus::{Active, Suspended, Terminated};
+    let powered = |power: Option<Power>| power.or(service.power).filter(|_| service.power.is_some());
+    let (status, power) = match (switch, service.status) {
+        (Switch::Start | Switch::Stop | Switch::Reboot, Active) if service.power.is_none() => return None,
+        (Switch::Start | Switch::Reboot | Switch::Reinstall, Active) => (Active, powered(Some(Power::Running))),
+        (Switch::Stop, Active) => (Active, powered(Some(Power::Stopped))),
+        (Switch::Suspend, Active | Suspended) => (Suspended, powered(Some(Power::Stopped))),
+        (Switch::Unsuspend, Suspended) => (Active, powered(Some(Power::Running))),
+        (Switch::Unsuspend, Active) => (Active, service.power),
+        (Switch::Terminate, _) => (Terminated, None),
+        _ => return None,
+    };
+    Some(Service { status, power, ..service.clone() })
+}
+
+fn wrong_state() -> problem::Refusal {
+    problem::invalid_field("action", "wrong_state", "The service's state does not allow this.")
+}
+
+fn show(service: &Service) -> wire::Service {
+    let status = match service.status {
+        ServiceStatus::Provisioning => "provisioning",
+        ServiceStatus::Active => "active",
+        ServiceStatus::Suspended => "suspended",
+        ServiceStatus::Terminated => "terminated",
+        ServiceStatus::Failed => "failed",
+    };
+    let power = service.power.map(|power| match power {
+        Power::Running => "running",
+        Power::Stopped => "stopped",
+    });
+    wire::Service {
+        id: service.id,
+        order_id: Some(service.order_id),
+        product_id: Some(service.product_id),
+        status: status.to_owned(),
+        power: power.map(str::to_owned),
+        hostname: Some(service.hostname.clone()),
+        ip_addresses: service.addresses.iter().map(ToString::to_string).collect(),
+        billing_cycle: Some(service.cycle.clone()),
+        next_due_at: Some(time(service.next_due_at)),
+        created_at: Some(time(service.created_at)),
+    }
+}

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::form::Form;
+use crate::books::LicenseState;
 
 /// This provider's id.
 pub const PROVIDER: &str = "gp";
@@ -184,8 +185,8 @@ pub enum Asked {
     Delete,
     /// `packageupdate`.
     Update {
-        /// The state to be in afterwards: `active`, `suspended` or `cancelled`.
-        status: String,
+        /// The state to be in afterwards.
+        state: LicenseState,
         /// As sent.
         package: String,
     },
@@ -218,10 +219,8 @@ impl Asked {
             Endpoint::PackageUpdate => {
                 let status = required("status")?;
                 let package = required("package")?;
-                if !matches!(status.as_str(), "active" | "suspended" | "cancelled") {
-                    return Err(missing("status"));
-                }
-                Self::Update { status, package }
+                let state = LicenseState::parse(&status).ok_or_else(|| missing("status"))?;
+                Self::Update { state, package }
             }
             Endpoint::PasswordReset => required("password").map(|_| Self::Password)?,
             Endpoint::Renew => Self::Renew,

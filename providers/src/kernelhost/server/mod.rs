@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rand::RngExt;
+use rand::distr::{Alphanumeric, SampleString};
+use rand::rngs::StdRng;
 use serde::Serialize;
 
 use super::guard::{self, Verdict};
 use super::wire::{self, header};
 use crate::books::{Attempted, Books, Fault, Keep};
 use crate::message::{Request, Response};
-use crate::server::{Admission, Key, Keys, Moment, TurnedAway, Visit};
+use crate::server::{Admission, Issued, Key, Keys, Moment, Scope, TurnedAway, Visit};
 
 mod account;
 mod body;
@@ -21,6 +24,24 @@ mod problem;
 mod routes;
 mod serve;
 mod services;
+
+/// What a key's id is made of (spec 2).
+const KEY_ID_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+/// Characters of a secret (our choice, 2.17).
+const SECRET_LENGTH: usize = 40;
+
+/// All there are (spec 6). New keys only read, and no credentials (our choice, 2.17).
+const SCOPES: &[Scope] = &[
+    Scope { name: "read:products", by_default: true },
+    Scope { name: "read:orders", by_default: true },
+    Scope { name: "read:services", by_default: true },
+    Scope { name: "read:billing", by_default: true },
+    Scope { name: "read:webhooks", by_default: true },
+    Scope { name: "write:orders", by_default: false },
+    Scope { name: "write:services", by_default: false },
+    Scope { name: "write:webhooks", by_default: false },
+    Scope { name: "read:credentials", by_default: false },
+];
 
 /// The KernelHost Reseller API.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,6 +68,15 @@ impl crate::server::Server for Server {
 
     fn turn_away(&self, why: TurnedAway, request_id: &str) -> Response {
         problem::turned_away(why, request_id)
+    }
+
+    fn issue_key(&self, rng: &mut StdRng) -> Issued {
+        let id: String = (0..32).map(|_| char::from(KEY_ID_ALPHABET[rng.random_range(0..KEY_ID_ALPHABET.len())])).collect();
+        Issued { public_id: format!("kh_live_{id}"), secret: Alphanumeric.sample_string(rng, SECRET_LENGTH).into() }
+    }
+
+    fn scopes(&self) -> &'static [Scope] {
+        SCOPES
     }
 
     fn tick(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {

@@ -1,1 +1,7 @@
+//! What the tests and benchmarks share: a house to test, clients to test it with. Everything in it is real but the clock.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
+
+pub mod house;
+pub mod http;
+pub mod resellers;

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 /// Addresses remembered at a time. Beyond them, strangers share one bucket.
 const REMEMBERED: usize = 100_000;
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// The address a request comes from: the socket's, or the nearest one in `X-Forwarded-For` that is not itself a trusted proxy. A
 /// header from anybody else is not believed.

@@ -15,7 +15,7 @@ use super::{State, visit};
 /// How late an order may be noticed; other processes make orders too, so the books are asked rather than told.
 const TICK: Duration = Duration::from_millis(250);
 const SWEEP: Duration = Duration::from_secs(5);
-const SUMMARY: Duration = Duration::from_secs(60);
+const SUMMARY: Duration = Duration::from_mins(1);
 /// Ticks in a row while there is more to do at once, so that a backlog does not starve the rest.
 const TICKS_IN_A_ROW: usize = 16;
 

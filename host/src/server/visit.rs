@@ -141,11 +141,10 @@ fn to_http(response: Response) -> HttpResponse<Full<Bytes>> {
     let mut http = HttpResponse::new(Full::new(Bytes::from(response.body)));
     *http.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in response.headers.iter() {
-        match (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
-            (Ok(name), Ok(value)) => {
-                http.headers_mut().append(name, value);
-            }
-            _ => tracing::error!(name, "a header of ours is not one HTTP allows"),
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+            http.headers_mut().append(name, value);
+        } else {
+            tracing::error!(name, "a header of ours is not one HTTP allows");
         }
     }
     http

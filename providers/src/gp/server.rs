@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
+use rand::distr::{Alphanumeric, SampleString};
+use rand::rngs::StdRng;
 
 use super::guard::{self, Admitted, Stop, respond};
 use super::wire::{self, Answer, Asked, text};
 use crate::books::{Books, Entry, Fault, License, LicenseState, Package};
 use crate::message::{Request, Response};
 use crate::money::Minor;
-use crate::server::{Admission, Keys, Moment, TurnedAway, Visit};
+use crate::server::{Admission, Issued, Keys, Moment, TurnedAway, Visit};
 
 /// How long a second renew of a package is answered without a charge (our choice, 2.12).
 const RENEW_DEDUPE: SignedDuration = SignedDuration::from_mins(10);
@@ -45,6 +47,18 @@ impl crate::server::Server for Server {
             response.headers.add("Retry-After", seconds.to_string());
         }
         response
+    }
+
+    /// The envelope's AES key is the first 16 characters: base62 makes them worth 95 bits (our choice, 2.7).
+    fn issue_key(&self, rng: &mut StdRng) -> Issued {
+        Issued {
+            public_id: format!("gp_{}", Alphanumeric.sample_string(rng, 16)),
+            secret: Alphanumeric.sample_string(rng, 40).into(),
+        }
+    }
+
+    fn finds_keys_by_address(&self) -> bool {
+        true
     }
 
     /// Licenses do not change by themselves.

@@ -611,14 +611,14 @@ mod tests {
     /// Eight zeros leave 90 shuffles: by chance alone, some of twenty would be equal.
     #[test]
     fn no_shuffle_is_sent_twice_even_in_the_worst_second() {
-        let answers = [RICH, LOST, RICH, LOST, RICH, LOST, RICH, LOST, RICH];
-        let answers = answers.iter().flat_map(|answer| [FAILED, answer]).collect::<Vec<_>>();
-        let net = script(&answers[..answers.len() - 2]).then(json(500, "")).frozen_at(1_800_000_000);
-        assert!(make(Change::Renew, &net, call(1)).is_err());
+        let round = || [json(500, ""), json(500, ""), json(500, ""), json(500, ""), json(200, RICH)];
+        let net = Net::new((0..4).flat_map(|_| round())).frozen_at(1_800_000_000);
+        let noted = Call { notes: vec![property("balance-before", "10000")], ..call(1) };
+        assert!(make(Change::Renew, &net, noted).is_err());
         let sent: Vec<Option<String>> =
             (0..net.asked().len()).map(|attempt| net.form(attempt).get("timestamp").map(str::to_owned)).collect();
         let distinct: std::collections::BTreeSet<_> = sent.iter().collect();
-        assert!(sent.len() >= 16, "{}", sent.len());
+        assert_eq!(sent.len(), 20);
         assert_eq!(distinct.len(), sent.len());
     }
 

@@ -2,6 +2,8 @@
 
 pub mod audit;
 pub mod clock;
+pub mod egress;
+pub mod plugin;
 pub mod server;
 pub mod store;
 pub mod vault;

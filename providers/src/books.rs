@@ -295,7 +295,7 @@ pub struct Product {
     pub description: String,
     /// By currency and billing cycle.
     pub prices: Vec<Price>,
-    /// The config options as the API shows them (a JSON array).
+    /// The config options: a JSON array in the form that the API selling the product defines.
     pub config_options: String,
     /// How many are left; `None` for no limit.
     pub stock: Option<u32>,

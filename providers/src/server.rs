@@ -30,9 +30,39 @@ pub trait Server: Sync {
     /// What the host answers without asking the books, in this API's form.
     fn turn_away(&self, why: TurnedAway, request_id: &str) -> Response;
 
+    /// A new key's public id and secret, in this API's form.
+    fn issue_key(&self, rng: &mut StdRng) -> Issued;
+
+    /// Whether requests name no key, so that it is found by the one address it is bound to.
+    fn finds_keys_by_address(&self) -> bool {
+        false
+    }
+
+    /// What keys of this API may be allowed to do; empty where there is only one kind of key.
+    fn scopes(&self) -> &'static [Scope] {
+        &[]
+    }
+
     /// Does what has fallen due, a bounded part of it, in one transaction. Returns when it wants to be called next; sooner than
     /// now means that there is more to do at once.
     fn tick(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault>;
+}
+
+/// A key that was just made. The secret is shown to its owner once.
+pub struct Issued {
+    /// Not secret.
+    pub public_id: String,
+    /// At least 40 characters of base62.
+    pub secret: SecretString,
+}
+
+/// Something a key may be allowed to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    /// As the API's documentation spells it.
+    pub name: &'static str,
+    /// Whether a new key has it unless asked otherwise.
+    pub by_default: bool,
 }
 
 /// A request and all that its answer may depend on, the books aside.

@@ -47,13 +47,22 @@ impl RequestKeys<'_> {
     fn may_look_up(&self) -> bool {
         self.cache.look_ups.take(self.peer, Instant::now()).is_ok()
     }
+
+    /// Without a look-up nobody knows whether there is such a key: the caller is told to come again.
+    fn too_many() -> Fault {
+        Fault("too many keys asked for from one address".to_owned())
+    }
 }
 
 impl Keys for RequestKeys<'_> {
     fn find(&self, provider: &str, public_id: &str, from: From) -> Result<Option<Arc<Key>>, Fault> {
         let name = (provider.to_owned(), public_id.to_owned());
-        if !self.wants_store(from) || !self.may_look_up() {
-            return Ok(self.cache.by_id.get(&name));
+        let cached = self.cache.by_id.get(&name);
+        if !self.wants_store(from) {
+            return Ok(cached);
+        }
+        if !self.may_look_up() {
+            return cached.map(Some).ok_or_else(Self::too_many);
         }
         let key = self.store.read(|books| books.find_key(provider, public_id))?;
         self.cache.by_id.put(name, key.clone());
@@ -62,8 +71,12 @@ impl Keys for RequestKeys<'_> {
 
     fn at_address(&self, provider: &str, address: IpAddr, from: From) -> Result<Vec<Arc<Key>>, Fault> {
         let name = (provider.to_owned(), address);
-        if !self.wants_store(from) || !self.may_look_up() {
-            return Ok(self.cache.by_address.get(&name).unwrap_or_default());
+        let cached = self.cache.by_address.get(&name);
+        if !self.wants_store(from) {
+            return Ok(cached.unwrap_or_default());
+        }
+        if !self.may_look_up() {
+            return cached.ok_or_else(Self::too_many);
         }
         let keys = self.store.read(|books| books.keys_at(provider, address))?;
         self.cache.by_address.put(name, (!keys.is_empty()).then(|| keys.clone()));

@@ -166,3 +166,105 @@ fn disposition_name(value: &str) -> Result<&str, NotAForm> {
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const URLENCODED: &str = "application/x-www-form-urlencoded";
+
+    fn multipart(parts: &str) -> Result<Form, NotAForm> {
+        Form::read("multipart/form-data; boundary=----b0", parts.replace('\n', "\r\n").as_bytes())
+    }
+
+    #[test]
+    fn a_parameter_counts_once() {
+        let form = Form::read(URLENCODED, b"a=1&b=2&b=2&c=&d&e=x%2By+z&&").unwrap();
+        assert_eq!(form.get("a"), Some("1"));
+        assert_eq!(form.get("e"), Some("x+y z"));
+        for absent in ["b", "c", "d", "f", "A"] {
+            assert_eq!(form.get(absent), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_form_is_refused() {
+        let many = vec!["a=1"; 33].join("&");
+        for body in [&b"a=%"[..], b"a=%1", b"a=%zz", b"a=%ff", b"a=\xff", b"%80=1", many.as_bytes()] {
+            assert!(Form::read(URLENCODED, body).is_err(), "{}", String::from_utf8_lossy(body));
+        }
+        assert!(Form::read("application/x-www-form-urlencoded; charset=UTF-8", b"a=1").is_ok());
+        for content_type in ["", "text/plain", "application/json", "multipart/form-data", "multipart/form-data; boundary="] {
+            assert!(Form::read(content_type, b"a=1").is_err(), "{content_type}");
+        }
+        for parameters in ["boundary=a; boundary=b", "boundary=\"a b\"", "boundary=a\nb"] {
+            assert!(Form::read(&format!("multipart/form-data; {parameters}"), b"--a--").is_err(), "{parameters}");
+        }
+    }
+
+    #[test]
+    fn phps_multipart_reads_like_the_other_encoding() {
+        let body = "------b0\nContent-Disposition: form-data; name=\"domain\"\n\nexample.com\n------b0\n\
+                    content-disposition: form-data; name=\"password\"\nContent-Type: text/plain\n\na+b/c=\n\n------b0--\n";
+        let form = multipart(body).unwrap();
+        assert_eq!(form.get("domain"), Some("example.com"));
+        assert_eq!(form.get("password"), Some("a+b/c=\r\n"));
+        let other = Form::read(URLENCODED, b"password=a%2Bb%2Fc%3D%0D%0A&domain=example.com").unwrap();
+        assert_eq!(form.sha256(), other.sha256());
+        assert_eq!(multipart("------b0--").unwrap().get("domain"), None);
+    }
+
+    #[test]
+    fn multipart_is_strict() {
+        let part = |head: &str| format!("------b0\n{head}\n\nv\n------b0--\n");
+        assert!(multipart(&part("Content-Disposition: form-data; name=\"a\"")).is_ok());
+        for head in [
+            "",
+            "Content-Type: text/plain",
+            "Content-Disposition: form-data; name=a",
+            "Content-Disposition: form-data; name=\"\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"b\"",
+            "Content-Disposition: form-data; name=\"a\\\"b\"",
+            "Content-Disposition: attachment; name=\"a\"",
+            "Content-Disposition: form-data; name=\"a\"\nContent-Disposition: form-data; name=\"b\"",
+            "Content-Disposition: form-data; name=\"a\"\nContent-Transfer-Encoding: base64",
+            "no colon",
+        ] {
+            assert!(multipart(&part(head)).is_err(), "{head}");
+        }
+        let long = format!("Content-Disposition: form-data; name=\"a\"\nX: {}", "x".repeat(1024));
+        assert!(multipart(&part(&long)).is_err());
+        let whole = part("Content-Disposition: form-data; name=\"a\"").replace('\n', "\r\n");
+        for length in 0..whole.len() - 2 {
+            assert!(Form::read("multipart/form-data; boundary=----b0", &whole.as_bytes()[..length]).is_err(), "{length}");
+        }
+        for wrapped in [format!("preamble\r\n{whole}"), format!("{whole}epilogue")] {
+            assert!(Form::read("multipart/form-data; boundary=----b0", wrapped.as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn different_parameters_never_have_one_digest() {
+        let digest = |body: &str| Form::read(URLENCODED, body.as_bytes()).unwrap().sha256();
+        assert_eq!(digest("a=1&b=2"), digest("b=2&a=1"));
+        for (one, other) in [("a=1&b=2", "a=1b=2"), ("ab=c", "a=bc"), ("a=1", "a=1&a=1"), ("a=", ""), ("a=b&c=d", "a=d&c=b")] {
+            assert_ne!(digest(one), digest(other), "{one} {other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_read_back(name in "[a-z]{1,8}", value in "\\PC{1,64}") {
+            let form = Form::read(URLENCODED, encode(&[(&name, &value), ("other", "+/=&")]).as_bytes()).unwrap();
+            prop_assert_eq!(form.get(&name), Some(value.as_str()));
+            prop_assert_eq!(form.get("other"), Some("+/=&"));
+        }
+
+        #[test]
+        fn no_body_panics(body: Vec<u8>, content_type in "(multipart/form-data; boundary=[-a]{0,3}|application/x-www-form-urlencoded)") {
+            let _ = Form::read(&content_type, &body);
+        }
+    }
+}

@@ -6,6 +6,8 @@ mod form;
 mod guard;
 pub mod hash;
 pub mod password;
+#[cfg(test)]
+mod script;
 pub mod server;
 pub mod wire;
 

@@ -154,3 +154,201 @@ fn mac(api_key: &str, ciphertext: &[u8]) -> Hmac<Sha256> {
     let keyed = <Hmac<Sha256> as KeyInit>::new_from_slice(api_key.as_bytes()).expect("HMAC takes keys of every length");
     keyed.chain_update(ciphertext)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const KEY: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCD";
+    const IV: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+    fn opened(key: &str, envelope: &str) -> Option<String> {
+        open(key, envelope).ok().map(|password| password.expose_secret().to_owned())
+    }
+
+    /// An envelope whose MAC holds over a ciphertext of any plaintext.
+    fn forged(key: &str, plain_blocks: &[u8]) -> String {
+        let mut buffer = plain_blocks.to_vec();
+        let length = buffer.len();
+        let cipher = cbc::Encryptor::<Aes128>::new((&*aes_key(key)).into(), &IV.into());
+        let ciphertext = cipher.encrypt_padded::<cbc::cipher::block_padding::NoPadding>(&mut buffer, length).unwrap();
+        enveloped(key, &IV, ciphertext)
+    }
+
+    fn enveloped(key: &str, iv: &[u8], ciphertext: &[u8]) -> String {
+        STANDARD.encode([iv, &mac(key, ciphertext).finalize().into_bytes(), ciphertext].concat())
+    }
+
+    #[test]
+    fn envelopes_made_by_php_agree() {
+        let vectors: Vec<Value> = serde_json::from_str(include_str!("../../../tests/vectors/gp-password.json")).unwrap();
+        assert_eq!(vectors.len(), 7);
+        for vector in &vectors {
+            let text = |name: &str| vector[name].as_str().unwrap();
+            let mut iv = [0; 16];
+            hex::decode_to_slice(text("iv_hex"), &mut iv).unwrap();
+            assert_eq!(seal(text("key"), text("password"), iv).unwrap(), text("envelope"));
+            assert_eq!(opened(text("key"), text("envelope")).as_deref(), Some(text("password")));
+        }
+    }
+
+    #[test]
+    fn the_documented_recipe_agrees() {
+        for (key, password, envelope) in [
+            (
+                "GPTESTKEY",
+                "S3cure!pass",
+                "AAECAwQFBgcICQoLDA0ODyPncZstdT5ipQZ08+EnU+H7qsYHuRslR5SNG7KmBKrT3tW/xUni2diDl7hP4V8RXw==",
+            ),
+            (
+                "0123456789abcdef",
+                "exactly16bytes!!",
+                "AAECAwQFBgcICQoLDA0OD279IgEiyKRxl7wbv/Qiuv2kmEycobJQBypPULjunLP4AJIU3+ZWvmKP/GUTt2FyauMDhIa5iW6D6LWTmQQgJu4=",
+            ),
+            (
+                "0123456789abcdefghijklmnopqrstuv",
+                "S3cure!pass",
+                "AAECAwQFBgcICQoLDA0ODysSDJdsD2F0pU+cVK5P/OYIEdylWJJXC1ZbDVjkiuTWlalOcRnI5oCPOTzb3wT4gA==",
+            ),
+        ] {
+            assert_eq!(seal(key, password, IV).unwrap(), envelope);
+            assert_eq!(opened(key, envelope).as_deref(), Some(password));
+        }
+    }
+
+    #[test]
+    fn what_php_calls_empty_is_not_sent() {
+        for (password, expected) in [("", Some(SealError::Empty)), ("0", Some(SealError::Empty)), ("00", None), (" ", None)] {
+            assert_eq!(seal(KEY, password, IV).err(), expected, "{password:?}");
+        }
+        let longest = "x".repeat(463);
+        assert_eq!(opened(KEY, &seal(KEY, &longest, IV).unwrap()), Some(longest));
+        assert_eq!(seal(KEY, &"x".repeat(464), IV), Err(SealError::TooLong));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_mac_and_ciphertext_is_refused() {
+        let good = STANDARD.decode(seal(KEY, "a password of two blocks", IV).unwrap()).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let result = open(KEY, &STANDARD.encode(&bad));
+            // The MAC does not cover the IV: the first block comes out changed, if it comes out as text at all.
+            assert!(bit < 128 || result.is_err(), "bit {bit}");
+            assert_ne!(
+                result.map(|password| password.expose_secret().to_owned()).ok().as_deref(),
+                Some("a password of two blocks")
+            );
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let good = seal(KEY, "S3cure!pass", IV).unwrap();
+        for length in 0..good.len() {
+            assert!(open(KEY, &good[..length]).is_err(), "{length}");
+        }
+        let bytes = STANDARD.decode(&good).unwrap();
+        for length in 0..bytes.len() {
+            assert!(open(KEY, &STANDARD.encode(&bytes[..length])).is_err(), "{length}");
+        }
+        assert!(open("another key", &good).is_err());
+    }
+
+    #[test]
+    fn base64_is_strict_but_for_one_line_break() {
+        let good = seal(KEY, "S3cure!pass", IV).unwrap();
+        for suffix in ["", "\n", "\r\n", "\r"] {
+            assert!(open(KEY, &format!("{good}{suffix}")).is_ok(), "{suffix:?}");
+        }
+        let unpadded = good.trim_end_matches('=');
+        let inside = format!("{}\n{}", &good[..40], &good[40..]);
+        let ignored = format!("{}!!{}", &good[..40], &good[40..]);
+        // The last digit before the padding carries bits that no byte takes up.
+        let spare_bits = good.replace("A==", "B==");
+        let bad = [
+            format!("{good}\n\n"),
+            format!("\n{good}"),
+            format!("{good} "),
+            unpadded.to_owned(),
+            inside,
+            ignored,
+            good.replace('+', "-").replace('/', "_"),
+            "A".repeat(1 << 20),
+        ];
+        for text in bad.iter().chain((spare_bits != good).then_some(&spare_bits)).filter(|text| **text != good) {
+            assert!(open(KEY, text).is_err(), "{}", &text[..text.len().min(100)]);
+        }
+    }
+
+    #[test]
+    fn bad_padding_and_bad_text_look_like_a_bad_mac() {
+        let padded_block = |last: u8| {
+            let mut block = *b"S3cure!pass-----";
+            block[15] = last;
+            block
+        };
+        for last in (17..=255).chain([0]) {
+            assert!(open(KEY, &forged(KEY, &padded_block(last))).is_err(), "{last}");
+        }
+        // Two bytes of padding claimed, one there.
+        assert!(open(KEY, &forged(KEY, b"S3cure!pass---\x01\x02")).is_err());
+        assert!(open(KEY, &forged(KEY, b"S3cure!pass\xff\xff\xff\x02\x02")).is_err());
+        assert_eq!(opened(KEY, &forged(KEY, b"S3cure!pass---\x02\x02")).as_deref(), Some("S3cure!pass---"));
+    }
+
+    #[test]
+    fn sizes_outside_the_protocol_are_refused_before_the_cryptography() {
+        for blocks in [0_usize, 1, 29, 30, 40] {
+            let plain = [vec![b'x'; (16 * blocks).saturating_sub(1)], vec![1; usize::from(blocks > 0)]].concat();
+            assert_eq!(open(KEY, &forged(KEY, &plain)).is_ok(), (1..=29).contains(&blocks), "{blocks}");
+        }
+        assert!(open(KEY, &enveloped(KEY, &IV, &[0; 17])).is_err());
+    }
+
+    /// With one good envelope anybody can rewrite its first block, under a MAC that holds.
+    #[test]
+    fn a_ciphertext_is_known_again_under_another_iv() {
+        let good = STANDARD.decode(seal(KEY, "Tr0ub4dor&3xyz!", IV).unwrap()).unwrap();
+        let mut rewritten = good.clone();
+        for (at, (old, new)) in b"Tr0ub4dor&3xyz!".iter().zip(b"hacked-by-mall!").enumerate() {
+            rewritten[at] ^= old ^ new;
+        }
+        let rewritten = STANDARD.encode(rewritten);
+        assert_eq!(opened(KEY, &rewritten).as_deref(), Some("hacked-by-mall!"));
+        let (first, second) = (Envelope::read(&STANDARD.encode(good)).unwrap(), Envelope::read(&rewritten).unwrap());
+        assert_eq!(first.ciphertext_sha256(), second.ciphertext_sha256());
+        assert_ne!(first.iv(), second.iv());
+    }
+
+    #[test]
+    fn the_servers_rules_fail_like_the_cryptography() {
+        let long = "aB3".repeat(43);
+        for (password, good) in [
+            ("S3cure!p", true),
+            ("S3cure!", false),
+            ("alllowercase1", false),
+            ("lower and blank", false),
+            ("Pässwörd-✓", true),
+            ("ÄÖÜäöü12", true),
+            ("aB3\u{7}aB3aB3", false),
+            ("aB3\u{85}aB3aB3", false),
+            (&long[..128], true),
+            (&long, false),
+        ] {
+            let envelope = seal(KEY, password, IV).unwrap();
+            assert!(open(KEY, &envelope).is_ok());
+            assert_eq!(accept(KEY, &envelope).is_ok(), good, "{password:?}");
+        }
+        assert_eq!(OpenError.to_string(), "not a password sealed with this key");
+    }
+
+    /// OpenSSL derives the same bytes, and PHP's `password_verify` accepts the text.
+    #[test]
+    fn stored_passwords_are_argon2id() {
+        let stored = digest(&SecretString::from("S3cure!pass"), *b"0123456789abcdef");
+        assert_eq!(stored, "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$UjjV6TUhaWzEA7W8140ub5wWYcbLon5l/0sfscNv0r0");
+    }
+}

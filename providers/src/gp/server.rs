@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
+use rand::distr::{Alphanumeric, SampleString};
+use rand::rngs::StdRng;
 
 use super::guard::{self, Admitted, Stop, respond};
 use super::wire::{self, Answer, Asked, text};
 use crate::books::{Books, Entry, Fault, License, LicenseState, Package};
 use crate::message::{Request, Response};
 use crate::money::Minor;
-use crate::server::{Admission, Keys, Moment, TurnedAway, Visit};
+use crate::server::{Admission, Issued, Keys, Moment, TurnedAway, Visit};
 
 /// How long a second renew of a package is answered without a charge (our choice, 2.12).
 const RENEW_DEDUPE: SignedDuration = SignedDuration::from_mins(10);
@@ -47,6 +49,18 @@ impl crate::server::Server for Server {
         response
     }
 
+    /// The envelope's AES key is the first 16 characters: base62 makes them worth 95 bits (our choice, 2.7).
+    fn issue_key(&self, rng: &mut StdRng) -> Issued {
+        Issued {
+            public_id: format!("gp_{}", Alphanumeric.sample_string(rng, 16)),
+            secret: Alphanumeric.sample_string(rng, 40).into(),
+        }
+    }
+
+    fn finds_keys_by_address(&self) -> bool {
+        true
+    }
+
     /// Licenses do not change by themselves.
     fn tick(&self, _moment: &Moment, _books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {
         Ok(None)
@@ -62,7 +76,7 @@ fn act(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
         Asked::Suspend => set_state(request, LicenseState::Suspended, text::NOT_FOUND_CAPITAL, books),
         Asked::Unsuspend => set_state(request, LicenseState::Active, text::NOT_FOUND, books),
         Asked::Delete => set_state(request, LicenseState::Cancelled, text::NOT_FOUND, books),
-        Asked::Update { status, package } => update(request, status, package, books),
+        Asked::Update { state, package } => update(request, *state, package, books),
         Asked::Password => set_password(request, books),
         Asked::Renew => renew(request, books),
     }
@@ -79,7 +93,7 @@ fn credit(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
 
 fn list(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
     let license = license(request, text::NOT_FOUND_CAPITAL, books)?;
-    Ok(Answer { exist: Some(text::EXISTS.to_owned()), ..Answer::new(state_name(license.state)) })
+    Ok(Answer { exist: Some(text::EXISTS.to_owned()), ..Answer::new(license.state.as_str()) })
 }
 
 fn register(request: &Admitted, name: &str, email: &str, books: &mut dyn Books) -> Result<Answer, Stop> {
@@ -119,7 +133,7 @@ fn set_state(request: &Admitted, state: LicenseState, absent: &'static str, book
     Ok(ok())
 }
 
-fn update(request: &Admitted, status: &str, name: &str, books: &mut dyn Books) -> Result<Answer, Stop> {
+fn update(request: &Admitted, state: LicenseState, name: &str, books: &mut dyn Books) -> Result<Answer, Stop> {
     let license = license(request, text::NOT_FOUND, books)?;
     let catalogue = Catalogue::read(request, books)?;
     let (package, price) = catalogue.find(name)?;
@@ -130,11 +144,6 @@ fn update(request: &Admitted, status: &str, name: &str, books: &mut dyn Books) -
     if package.rank < current.rank {
         return Err(text::DOWNGRADE.into());
     }
-    let state = match status {
-        "suspended" => LicenseState::Suspended,
-        "cancelled" => LicenseState::Cancelled,
-        _ => LicenseState::Active,
-    };
     // A package that ends now has no rest to pay for.
     if state != LicenseState::Cancelled {
         let difference = Minor((price.0 - current_price.0).max(0));
@@ -201,14 +210,6 @@ impl Catalogue {
         }
         let price = package.prices.iter().find(|(currency, _)| *currency == self.currency).ok_or(text::INVALID_PACKAGE)?;
         Ok((package, price.1))
-    }
-}
-
-fn state_name(state: LicenseState) -> &'static str {
-    match state {
-        LicenseState::Active => "active",
-        LicenseState::Suspended => "suspended",
-        LicenseState::Cancelled => "cancelled",
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::form::Form;
+use crate::books::LicenseState;
 
 /// This provider's id.
 pub const PROVIDER: &str = "gp";
@@ -184,8 +185,8 @@ pub enum Asked {
     Delete,
     /// `packageupdate`.
     Update {
-        /// The state to be in afterwards: `active`, `suspended` or `cancelled`.
-        status: String,
+        /// The state to be in afterwards.
+        state: LicenseState,
         /// As sent.
         package: String,
     },
@@ -218,10 +219,8 @@ impl Asked {
             Endpoint::PackageUpdate => {
                 let status = required("status")?;
                 let package = required("package")?;
-                if !matches!(status.as_str(), "active" | "suspended" | "cancelled") {
-                    return Err(missing("status"));
-                }
-                Self::Update { status, package }
+                let state = LicenseState::parse(&status).ok_or_else(|| missing("status"))?;
+                Self::Update { state, package }
             }
             Endpoint::PasswordReset => required("password").map(|_| Self::Password)?,
             Endpoint::Renew => Self::Renew,
@@ -264,4 +263,89 @@ pub fn is_email(text: &str) -> bool {
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'@' | b'"' | b',' | b';' | b'<' | b'>' | b'\\'))
     };
     text.len() <= 254 && text.split_once('@').is_some_and(|(local, domain)| is_local(local) && is_domain(domain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_host_names() {
+        let long_label = "a".repeat(64);
+        let long = format!("{}.com", ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(58)].join("."));
+        for domain in
+            ["a.co", "EXAMPLE.com", "sub.domain.example.org", "xn--mnchen-3ya.de", "1.2.xn--p1ai", "3com.com", &long[1..]]
+        {
+            assert!(is_domain(domain), "{domain}");
+        }
+        for text in [
+            "",
+            ".",
+            "com",
+            "a.com.",
+            ".a.com",
+            "a..com",
+            "-a.com",
+            "a-.com",
+            "a_b.com",
+            "a.c0m",
+            "a.xn--",
+            "127.0.0.1",
+            "a b.com",
+            "münchen.de",
+            "a.com\n",
+            "a.com\0",
+            "a.com/",
+            "a.com:80",
+            &format!("{long_label}.com"),
+            &long,
+        ] {
+            assert!(!is_domain(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn email_addresses_cannot_carry_a_second_header() {
+        for text in ["a@b.co", "first.last+tag@example.com", "o'neill@example.com"] {
+            assert!(is_email(text), "{text}");
+        }
+        for text in ["", "@", "a@", "@b.co", "a@b", "a@b@c.de", "a b@c.de", "a@c.de\r\nBcc: x@y.de", "<a@b.co>", "a,b@c.de"] {
+            assert!(!is_email(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn answers_are_the_documented_objects() {
+        let listed = Answer { exist: Some(text::EXISTS.into()), ..Answer::new("active") };
+        assert_eq!(listed.to_json(), r#"{"status":"active","exist":"exists"}"#);
+        let made = Answer { token: Some("t".into()), ..Answer::new(text::OK) };
+        assert_eq!(made.to_json(), r#"{"status":"ok","token":"t"}"#);
+        assert_eq!(Answer::new("OK - 1500.26").to_json(), r#"{"status":"OK - 1500.26"}"#);
+    }
+
+    #[test]
+    fn the_first_parameter_at_fault_is_named() {
+        let table = [
+            (Endpoint::AutoRegister, "", "Request Missing data! package"),
+            (Endpoint::AutoRegister, "package=10k", "Missing Password"),
+            (Endpoint::AutoRegister, "package=10k&password=x", "Request Missing data! uemail"),
+            (Endpoint::AutoRegister, "package=10k&password=x&uemail=y", "Invalid email"),
+            (Endpoint::AutoRegister, "package=10k&package=20k&password=x&uemail=a%40b.co", "Request Missing data! package"),
+            (Endpoint::PackageUpdate, "package=10k", "Request Missing data! status"),
+            (Endpoint::PackageUpdate, "status=active", "Request Missing data! package"),
+            (Endpoint::PackageUpdate, "status=gone&package=10k", "Request Missing data! status"),
+            (Endpoint::PasswordReset, "password=", "Request Missing data! password"),
+        ];
+        for (endpoint, body, expected) in table {
+            let form = Form::read("application/x-www-form-urlencoded", body.as_bytes()).unwrap();
+            assert_eq!(Asked::read(endpoint, &form), Err(expected.to_owned()), "{body}");
+        }
+        for endpoint in Endpoint::ALL {
+            assert_eq!(Endpoint::find(endpoint.name()), Some(endpoint));
+            assert_eq!(
+                endpoint.carries_password(),
+                Asked::read(endpoint, &Form::default()).is_err() && endpoint != Endpoint::PackageUpdate
+            );
+        }
+    }
 }

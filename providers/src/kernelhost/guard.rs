@@ -214,3 +214,290 @@ fn hint(request: &Request, claims: &Claims<'_>, signed: &str, secret: &str) -> O
     let matching = attempts.map(|(hint, signed)| sign::verify(secret.as_bytes(), &signed, claims.signature).then_some(hint));
     matching.into_iter().flatten().next()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::books::{AccountId, KeyRow};
+    use crate::server::{KeyLimits, Moment, Rules};
+
+    const SECRET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    const NONCE: &str = "00112233445566778899aabbccddeeff";
+    const NOW: i64 = 1_767_225_600;
+
+    fn key_id() -> String {
+        format!("kh_live_{}", "A".repeat(32))
+    }
+
+    fn key() -> Key {
+        Key {
+            row: KeyRow(1),
+            version: 1,
+            account: AccountId(1),
+            public_id: key_id(),
+            label: "panel".to_owned(),
+            secret: SECRET.into(),
+            scopes: Vec::new(),
+            allowed: Vec::new(),
+            limits: KeyLimits::default(),
+            created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            revoked: false,
+        }
+    }
+
+    /// What the cache and the store know, and how they were asked.
+    struct Known {
+        cached: Option<Arc<Key>>,
+        stored: Option<Arc<Key>>,
+        asked: RefCell<Vec<From>>,
+    }
+
+    impl Known {
+        fn both(key: Key) -> Self {
+            let key = Some(Arc::new(key));
+            Self::new(key.clone(), key)
+        }
+
+        fn new(cached: Option<Arc<Key>>, stored: Option<Arc<Key>>) -> Self {
+            Self { cached, stored, asked: RefCell::default() }
+        }
+    }
+
+    impl Keys for Known {
+        fn find(&self, provider: &str, public_id: &str, from: From) -> Result<Option<Arc<Key>>, Fault> {
+            self.asked.borrow_mut().push(from);
+            let known = if from == From::Cache { &self.cached } else { &self.stored };
+            Ok(known.clone().filter(|key| provider == PROVIDER && key.public_id == public_id))
+        }
+
+        fn at_address(&self, _: &str, _: IpAddr, _: From) -> Result<Vec<Arc<Key>>, Fault> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn visit(request: Request) -> Visit {
+        let moment = Moment { now: Timestamp::from_second(NOW).unwrap(), seed: [0; 32], rules: Rules::default() };
+        Visit { request, peer: [203, 0, 113, 7].into(), request_id: "01HX7Z3K8Q".to_owned(), moment }
+    }
+
+    fn signed_as(method: &str, target: &str, timestamp: &str, signed: &str) -> Request {
+        let headers = Headers::new()
+            .with(header::KEY, key_id())
+            .with(header::TIMESTAMP, timestamp)
+            .with(header::NONCE, NONCE)
+            .with(header::SIGNATURE, sign::sign(SECRET.as_bytes(), signed));
+        Request { method: method.to_owned(), target: target.to_owned(), headers, body: Vec::new() }
+    }
+
+    fn signed(timestamp: i64) -> Request {
+        let timestamp = timestamp.to_string();
+        signed_as("GET", "/v1/me", &timestamp, &sign::signing_string("GET", "/v1/me", &timestamp, NONCE, b""))
+    }
+
+    fn replace(mut request: Request, name: &str, values: &[&[u8]]) -> Request {
+        let kept = request.headers.iter().filter(|(header, _)| !header.eq_ignore_ascii_case(name));
+        let mut headers = kept.fold(Headers::new(), |headers, (name, value)| headers.with(name, value));
+        for value in values {
+            headers.add(name, *value);
+        }
+        request.headers = headers;
+        request
+    }
+
+    fn refusal(request: Request, known: &Known) -> Option<Refused> {
+        match judge(&visit(request), known).unwrap() {
+            Verdict::Refused(refused) => Some(refused),
+            Verdict::Admitted(_) => None,
+        }
+    }
+
+    fn reason(request: Request, known: &Known) -> Option<Reason> {
+        refusal(request, known).map(|refused| refused.reason)
+    }
+
+    #[test]
+    fn an_authentic_request_is_admitted_from_the_cache() {
+        let known = Known::both(key());
+        let Verdict::Admitted(admitted) = judge(&visit(signed(NOW)), &known).unwrap() else { panic!("refused") };
+        assert_eq!((admitted.key.row, admitted.nonce.as_str(), admitted.timestamp), (KeyRow(1), NONCE, NOW));
+        assert_eq!(*known.asked.borrow(), [From::Cache]);
+    }
+
+    #[test]
+    fn each_header_comes_exactly_once_and_in_ascii() {
+        let known = Known::both(key());
+        for name in [header::KEY, header::TIMESTAMP, header::NONCE, header::SIGNATURE] {
+            let request = signed(NOW);
+            let value = request.headers.once(name).unwrap().as_bytes().to_vec();
+            for values in [vec![], vec![&value[..], &value[..]], vec![b"".as_slice()], vec![b"\xff".as_slice()], vec![b"a\tb"]] {
+                let found = reason(replace(request.clone(), name, &values), &known);
+                assert_eq!(found, Some(Reason::MissingHeaders), "{name} {values:?}");
+            }
+        }
+        assert!(known.asked.borrow().is_empty());
+    }
+
+    #[test]
+    fn each_malformed_header_has_its_own_reason() {
+        let known = Known::both(key());
+        for (name, value, expected) in [
+            (header::KEY, "kh_live_short".to_owned(), Reason::BadKey),
+            (header::KEY, key_id().to_lowercase(), Reason::BadKey),
+            (header::KEY, format!("{0},{0}", key_id()), Reason::BadKey),
+            (header::TIMESTAMP, "176722560".to_owned(), Reason::BadTimestamp),
+            (header::TIMESTAMP, "+176722560".to_owned(), Reason::BadTimestamp),
+            (header::TIMESTAMP, "1767225600.0".to_owned(), Reason::BadTimestamp),
+            (header::TIMESTAMP, "0000000000".to_owned(), Reason::TimestampOutOfWindow),
+            (header::NONCE, "0".repeat(21), Reason::BadNonce),
+            (header::NONCE, "0".repeat(45), Reason::BadNonce),
+            (header::NONCE, format!("{}+", "0".repeat(31)), Reason::BadNonce),
+            (header::SIGNATURE, "0".repeat(63), Reason::BadSignature),
+            (header::SIGNATURE, "g".repeat(64), Reason::BadSignature),
+        ] {
+            let found = reason(replace(signed(NOW), name, &[value.as_bytes()]), &known);
+            assert_eq!(found, Some(expected), "{name}: {value}");
+        }
+        assert!(known.asked.borrow().is_empty());
+    }
+
+    #[test]
+    fn the_first_fault_in_the_documented_order_is_named() {
+        let known = Known::both(key());
+        let mut request = signed(NOW - 301);
+        request = replace(request, header::NONCE, &[b"short"]);
+        request = replace(request, header::SIGNATURE, &[b"short"]);
+        assert_eq!(reason(request.clone(), &known), Some(Reason::TimestampOutOfWindow));
+        request = replace(request, header::KEY, &[b"kh_live_"]);
+        assert_eq!(reason(request.clone(), &known), Some(Reason::BadKey));
+        request = replace(request, header::SIGNATURE, &[]);
+        assert_eq!(reason(request, &known), Some(Reason::MissingHeaders));
+    }
+
+    #[test]
+    fn the_window_is_300_s_on_both_sides_inclusive() {
+        let known = Known::both(key());
+        for (offset, expected) in [
+            (-301, Some(Reason::TimestampOutOfWindow)),
+            (-300, None),
+            (0, None),
+            (300, None),
+            (301, Some(Reason::TimestampOutOfWindow)),
+        ] {
+            assert_eq!(reason(signed(NOW + offset), &known), expected, "{offset}");
+        }
+    }
+
+    #[test]
+    fn targets_that_a_hop_could_read_otherwise_are_refused() {
+        let known = Known::both(key());
+        for target in ["", "v1/me", "http://a/v1/me", "/v1/me#", "/v1/ me", "/v1/me\n", "/v1/mé", "/v1/\u{7f}", "*"] {
+            let timestamp = NOW.to_string();
+            let signed = sign::signing_string("GET", target, &timestamp, NONCE, b"");
+            let found = reason(signed_as("GET", target, &timestamp, &signed), &known);
+            assert_eq!(found, Some(Reason::MalformedTarget), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_signed_can_be_changed() {
+        let known = Known::both(key());
+        let changes: [fn(&mut Request); 5] = [
+            |request| request.method = "HEAD".to_owned(),
+            |request| request.target.push_str("?a=1"),
+            |request| request.target = "/v1/%6de".to_owned(),
+            |request| request.body = b" ".to_vec(),
+            |request| *request = replace(request.clone(), header::NONCE, &[b"10112233445566778899aabbccddeeff"]),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut request = signed(NOW);
+            change(&mut request);
+            assert_eq!(reason(request, &known), Some(Reason::SignatureMismatch), "change {index}");
+        }
+    }
+
+    #[test]
+    fn unknown_revoked_and_expired_keys_are_one_answer() {
+        let now = Timestamp::from_second(NOW).unwrap();
+        for known in [
+            Known::new(None, None),
+            Known::both(Key { revoked: true, ..key() }),
+            Known::both(Key { expires_at: Some(now), ..key() }),
+        ] {
+            let good = refusal(signed(NOW), &known).unwrap();
+            let bad = refusal(replace(signed(NOW), header::SIGNATURE, &["0".repeat(64).as_bytes()]), &known).unwrap();
+            for refused in [good, bad] {
+                assert_eq!((refused.reason, refused.hint), (Reason::UnknownOrLockedKey, None));
+                assert_eq!(refused.key_id, Some(key_id()));
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_key_and_wrong_signature_differ_in_the_reason_alone() {
+        let wrong = || replace(signed(NOW), header::SIGNATURE, &["0".repeat(64).as_bytes()]);
+        let (known, unknown) = (Known::both(key()), Known::new(None, None));
+        assert_eq!(reason(wrong(), &known), Some(Reason::SignatureMismatch));
+        assert_eq!(reason(wrong(), &unknown), Some(Reason::UnknownOrLockedKey));
+        // Both cost the same questions.
+        assert_eq!(*known.asked.borrow(), [From::Cache, From::Store]);
+        assert_eq!(*unknown.asked.borrow(), [From::Cache, From::Store]);
+    }
+
+    #[test]
+    fn a_stale_cache_refuses_nobody() {
+        let nets = |net: &str| vec![net.parse().unwrap()];
+        for cached in [
+            None,
+            Some(Key { secret: "before the rotation".into(), ..key() }),
+            Some(Key { revoked: true, ..key() }),
+            Some(Key { allowed: nets("198.51.100.0/24"), ..key() }),
+        ] {
+            let known = Known::new(cached.map(Arc::new), Some(Arc::new(key())));
+            assert_eq!(reason(signed(NOW), &known), None);
+            assert_eq!(*known.asked.borrow(), [From::Cache, From::Store]);
+        }
+    }
+
+    #[test]
+    fn the_allow_list_is_asked_after_the_signature() {
+        let allowed = |net: &str| Known::both(Key { allowed: vec![net.parse().unwrap()], ..key() });
+        assert_eq!(reason(signed(NOW), &allowed("203.0.113.0/24")), None);
+        assert_eq!(reason(signed(NOW), &allowed("203.0.113.8/32")), Some(Reason::IpNotAllowed));
+        assert_eq!(reason(signed(NOW), &allowed("2001:db8::/32")), Some(Reason::IpNotAllowed));
+        let wrong = replace(signed(NOW), header::SIGNATURE, &["0".repeat(64).as_bytes()]);
+        assert_eq!(reason(wrong, &allowed("203.0.113.8/32")), Some(Reason::SignatureMismatch));
+
+        let mut mapped = visit(signed(NOW));
+        mapped.peer = "::ffff:203.0.113.7".parse().unwrap();
+        assert!(matches!(judge(&mapped, &allowed("203.0.113.0/24")).unwrap(), Verdict::Admitted(_)));
+    }
+
+    #[test]
+    fn the_operator_learns_of_usual_mistakes() {
+        let known = Known::both(key());
+        let timestamp = NOW.to_string();
+        let lines = |path: &str| sign::signing_string("GET", path, &timestamp, NONCE, b"");
+        for (signed, hint) in [
+            (lines("/cp/kh_reseller_api/v1/me?a=1"), Some("prefix")),
+            (lines("/v1/me"), Some("query")),
+            (format!("{}\n", lines("/v1/me?a=1")), Some("newline")),
+            (lines("/v1/you"), None),
+        ] {
+            let refused = refusal(signed_as("GET", "/v1/me?a=1", &timestamp, &signed), &known).unwrap();
+            assert_eq!(refused.reason, Reason::SignatureMismatch);
+            assert!(match (refused.hint, hint) {
+                (Some(found), Some(hint)) => found.contains(hint),
+                (found, hint) => found.is_none() && hint.is_none(),
+            });
+        }
+    }
+
+    #[test]
+    fn a_malformed_key_id_is_not_repeated() {
+        let refused = refusal(replace(signed(NOW), header::KEY, &[SECRET.as_bytes()]), &Known::both(key())).unwrap();
+        assert_eq!((refused.reason, refused.key_id), (Reason::BadKey, None));
+    }
+}

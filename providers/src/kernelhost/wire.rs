@@ -228,12 +228,16 @@ pub struct Page<T> {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PageMeta {
     /// From 1.
+    #[serde(default, deserialize_with = "lenient")]
     pub page: u64,
     /// 1 to 100, 25 unless asked otherwise.
+    #[serde(default, deserialize_with = "lenient")]
     pub per_page: u32,
     /// Of all pages.
+    #[serde(default, deserialize_with = "lenient")]
     pub total: u64,
     /// At least 1.
+    #[serde(default, deserialize_with = "lenient")]
     pub total_pages: u64,
 }
 

@@ -78,3 +78,106 @@ fn occurred_at(created: &Value) -> Option<String> {
 fn unreadable(why: &str) -> Problem {
     problem(ProblemKind::Protocol, format!("the webhook is signed but {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernelhost::client::script::{EPOCH, Net, WEBHOOK_SECRET, assert_discreet, at};
+
+    fn header(name: &str, value: &str) -> Property {
+        Property { name: name.to_owned(), value: value.to_owned() }
+    }
+
+    fn signed(body: &str) -> String {
+        webhook::header(&[WEBHOOK_SECRET.as_bytes()], EPOCH, body.as_bytes())
+    }
+
+    fn read(body: &str) -> Result<Event, Problem> {
+        let headers = [header("Content-Type", "application/json"), header("kh-webhook-signature", &signed(body))];
+        receive(&Net::new([]), &at(), &headers, body.as_bytes()).map(|mut events| events.swap_remove(0))
+    }
+
+    #[test]
+    fn an_event_names_the_service_it_is_about() {
+        for (kind, data, remote_id) in [
+            ("order.paid", r#"{"object":{"id":17,"service_id":null}}"#, Some("order/17")),
+            ("order.paid", r#"{"object":{"id":17,"service_id":5}}"#, Some("service/5")),
+            ("order.paid", r#"{"order_id":1001}"#, Some("order/1001")),
+            ("service.provisioned", r#"{"object":{"id":5,"order_id":17}}"#, Some("service/5")),
+            ("service.suspended", r#"{"service_id":"5"}"#, Some("service/5")),
+            ("invoice.created", r#"{"object":{"id":3,"order_id":17}}"#, Some("order/17")),
+            ("invoice.paid", r#"{"object":{"id":3,"order_id":null}}"#, None),
+            ("something.new", r#"{"object":{"id":3}}"#, None),
+            ("order.paid", "17", None),
+            ("order.paid", r#"{"object":{"id":-17}}"#, None),
+        ] {
+            let body = format!(r#"{{"id":"evt_1","object":"event","type":"{kind}","created":{EPOCH},"data":{data},"more":1}}"#);
+            let event = read(&body).unwrap();
+            assert_eq!((event.id.as_str(), event.kind.as_str()), ("evt_1", kind));
+            assert_eq!(event.remote_id.as_deref(), remote_id, "{body}");
+            assert_eq!(event.occurred_at.as_deref(), Some("2027-01-15T08:00:00Z"));
+        }
+        let event = read(r#"{"id":"e","type":"service.provisioned","data":{"object":{"id":5,"order_id":17,"status":"active"}}}"#);
+        let event = event.unwrap();
+        assert_eq!(event.occurred_at, None);
+        assert_eq!(event.properties, [header("order", "order/17"), header("status", "active")]);
+    }
+
+    #[test]
+    fn the_signature_may_stand_in_three_headers_but_once() {
+        let body = r#"{"id":"e","type":"order.paid"}"#;
+        let receive = |headers: &[Property]| receive(&Net::new([]), &at(), headers, body.as_bytes());
+        for name in ["KH-Webhook-Signature", "kh-signature", "STRIPE-SIGNATURE"] {
+            assert!(receive(&[header(name, &signed(body))]).is_ok(), "{name}");
+            let problem = receive(&[header(name, &signed(body)), header(name, &signed(body))]).unwrap_err();
+            assert_eq!(problem.kind, ProblemKind::Unauthorized);
+        }
+        // The first of them decides: a second one is no second chance.
+        let both = [header("KH-Webhook-Signature", "t=1,v1=00"), header("Stripe-Signature", &signed(body))];
+        assert!(receive(&both).is_err());
+        assert!(receive(&[]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_signed_or_late_is_unauthorized() {
+        let body = r#"{"id":"e","type":"order.paid"}"#;
+        let by = |secret: &str, second| webhook::header(&[secret.as_bytes()], second, body.as_bytes());
+        for signature in [by("other", EPOCH), by(WEBHOOK_SECRET, EPOCH - 301), by(WEBHOOK_SECRET, EPOCH + 301), String::new()] {
+            let headers = [header("KH-Webhook-Signature", &signature)];
+            let problem = receive(&Net::new([]), &at(), &headers, body.as_bytes()).unwrap_err();
+            assert_eq!((problem.kind, problem.retry), (ProblemKind::Unauthorized, Retry::Never));
+            assert_discreet(&problem);
+        }
+        for settings in [Vec::new(), vec![crate::contract::Setting { name: "webhook_secret".to_owned(), value: String::new() }]] {
+            let at = crate::contract::Connection {
+                provider: String::new(),
+                base_url: String::new(),
+                key: String::new(),
+                secret: String::new(),
+                settings,
+            };
+            let forged = webhook::header(&[b""], EPOCH, body.as_bytes());
+            let headers = [header("KH-Webhook-Signature", &forged)];
+            let problem = receive(&Net::new([]), &at.into(), &headers, body.as_bytes()).unwrap_err();
+            assert_eq!((problem.kind, problem.retry), (ProblemKind::Unauthorized, Retry::AfterFix));
+        }
+    }
+
+    #[test]
+    fn a_signed_body_that_is_no_event_is_a_protocol_failure() {
+        let long = format!(r#"{{"id":"{}","type":"a"}}"#, "x".repeat(129));
+        for body in [
+            "",
+            "[]",
+            "null",
+            "{}",
+            r#"{"id":1,"type":"a"}"#,
+            r#"{"id":"","type":"a"}"#,
+            r#"{"id":"a b","type":"c"}"#,
+            r#"{"id":"a"}"#,
+            &long,
+        ] {
+            assert_eq!(read(body).unwrap_err().kind, ProblemKind::Protocol, "{body}");
+        }
+    }
+}

@@ -298,3 +298,259 @@ fn quote(text: &str, secrets: &[Option<&str>]) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contract::{Order, ServiceRef};
+    use crate::kernelhost::client::Client;
+    use crate::kernelhost::client::script::{
+        EPOCH, Net, SECRET, WEBHOOK_SECRET, assert_discreet, at, call, json, named, refusal, run, with,
+    };
+    use crate::message::{Headers, Response};
+    use crate::provisioning::Provisioning;
+
+    fn order() -> Order {
+        Order {
+            plan: "42".to_owned(),
+            term: None,
+            domain: Some("a.example".to_owned()),
+            email: None,
+            password: Some("MARKEDpassword".to_owned()),
+            note: None,
+            options: Vec::new(),
+        }
+    }
+
+    /// What a create comes to after one answer.
+    fn create(answer: Result<Response, SendError>) -> Problem {
+        let problem = run(Client.create(&Net::always(answer), &at(), call(), order())).unwrap_err();
+        assert_discreet(&problem);
+        problem
+    }
+
+    #[test]
+    fn every_documented_refusal_has_its_meaning() {
+        use ProblemKind::{
+            Forbidden, Invalid, NotFound, PaymentRequired, Protocol, RateLimited, Refused, Unauthorized, Unreachable,
+        };
+        let reasons401 = [
+            "missing_headers",
+            "bad_key",
+            "bad_timestamp",
+            "timestamp_out_of_window",
+            "bad_nonce",
+            "bad_signature",
+            "signature_mismatch",
+            "unknown_or_locked_key",
+            "ip_not_allowed",
+            "never_heard_of",
+        ];
+        let reasons402 =
+            ["insufficient_credit_and_no_card", "card_declined", "card_expired", "client_not_found", "never_heard_of"];
+        let later = Retry::AfterMs(LATER_MS);
+        let table = [
+            (400, "validation_failed", "", Invalid, Effect::None, Retry::AfterFix),
+            (401, "auth_failed", "replay_detected", Unauthorized, Effect::Unknown, Retry::AfterFix),
+            (403, "forbidden_scope", "missing_scope", Forbidden, Effect::None, Retry::AfterFix),
+            (404, "not_found", "", NotFound, Effect::None, Retry::Never),
+            (409, "idempotency_conflict", "", Refused, Effect::None, Retry::Never),
+            (409, "idempotency_conflict", "body_mismatch", Refused, Effect::None, Retry::Never),
+            (409, "idempotency_conflict", "request_in_progress", Refused, Effect::Unknown, later),
+            (429, "rate_limited", "", RateLimited, Effect::None, later),
+            (500, "internal_error", "", Protocol, Effect::Unknown, later),
+            (503, "busy", "", Unreachable, Effect::Unknown, later),
+            // Codes that nobody documented.
+            (400, "odd", "", Refused, Effect::None, Retry::Never),
+            (403, "odd", "", Refused, Effect::None, Retry::Never),
+            (404, "odd", "", Refused, Effect::None, Retry::Never),
+            (409, "odd", "", Refused, Effect::Unknown, Retry::Never),
+            (418, "odd", "", Refused, Effect::None, Retry::Never),
+            (599, "odd", "", Protocol, Effect::Unknown, later),
+            (302, "odd", "", Protocol, Effect::Unknown, Retry::AfterFix),
+        ];
+        let unauthorized = reasons401.map(|reason| (401, "auth_failed", reason, Unauthorized, Effect::None, Retry::AfterFix));
+        let unpaid =
+            reasons402.map(|reason| (402, "payment_required", reason, PaymentRequired, Effect::Partial, Retry::AfterFix));
+        for (status, code, reason, kind, effect, retry) in table.into_iter().chain(unauthorized).chain(unpaid) {
+            let problem = create(refusal(status, code, reason, ""));
+            assert_eq!((problem.kind, problem.effect, problem.retry), (kind, effect, retry), "{status} {code} {reason}");
+            let code = if reason.is_empty() { code.to_owned() } else { format!("{code}/{reason}") };
+            assert_eq!(problem.provider_code, Some(code));
+            for told in ["POST /v1/orders", "Title; The detail.", "(request 01HX7Z3K8QABCDEFGHJKMNPQRS)"] {
+                assert!(problem.message.contains(told), "{}", problem.message);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unpaid_order_is_named() {
+        let problem = create(refusal(402, "payment_required", "card_declined", r#","order_id":17"#));
+        assert_eq!(problem.remote_id.as_deref(), Some("order/17"));
+        assert!(problem.public_message.is_some());
+        let problem = create(refusal(402, "payment_required", "card_declined", r#","order_id":"../x""#));
+        assert_eq!(problem.remote_id, None);
+    }
+
+    #[test]
+    fn a_wrong_input_is_named_in_the_contracts_words() {
+        for (member, field) in [
+            ("product_id", Some("plan")),
+            ("billing_cycle", Some("term")),
+            ("hostname", Some("domain")),
+            ("config_options.os", Some("os")),
+            ("Idempotency-Key", Some("idempotency-key")),
+            ("note", Some("note")),
+            ("<script>", None),
+            (SECRET, None),
+        ] {
+            let errors = format!(r#","errors":[{{"field":"{member}","code":"bad","message":"no good"}}]"#);
+            let problem = create(refusal(400, "validation_failed", "", &errors));
+            assert_eq!(problem.field.as_deref(), field, "{member}");
+            assert!(problem.message.contains("no good"));
+        }
+        let problem = create(refusal(400, "validation_failed", "", r#","errors":[{"field":"action","code":"wrong_state"}]"#));
+        assert_eq!((problem.kind, problem.retry), (ProblemKind::WrongState, Retry::Never));
+    }
+
+    #[test]
+    fn who_else_answers_never_makes_a_service_missing() {
+        for body in ["", "<html>404</html>", "null", "\"not_found\"", "17"] {
+            let net = Net::always(json(404, body));
+            let problem = run(Client.status(&net, &at(), named("service/5"))).unwrap_err();
+            assert_eq!((problem.kind, problem.retry), (ProblemKind::Protocol, Retry::AfterFix), "{body}");
+        }
+        for body in ["{}", "[]", r#"{"error":"no route"}"#, r#"{"type":"about:blank","status":404}"#] {
+            let net = Net::always(json(404, body));
+            let problem = run(Client.status(&net, &at(), named("service/5"))).unwrap_err();
+            assert_eq!(problem.kind, ProblemKind::Refused, "{body}");
+        }
+        for (status, effect) in [(402, Effect::Unknown), (403, Effect::None), (409, Effect::Unknown), (307, Effect::Unknown)] {
+            let problem = create(json(status, "<html>"));
+            assert_eq!((problem.kind, problem.effect), (ProblemKind::Protocol, effect), "{status}");
+            assert_eq!(problem.provider_code, Some(format!("HTTP {status}")));
+        }
+    }
+
+    #[test]
+    fn waits_are_seconds_unix_time_or_a_date() {
+        let now = Timestamp::from_second(EPOCH).unwrap();
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("999999", Some(86_400)),
+            ("1000000", Some(0)),
+            ("1800000007", Some(7)),
+            ("Fri, 15 Jan 2027 08:00:09 GMT", Some(9)),
+            ("Fri, 15 Jan 2027 07:00:00 GMT", Some(0)),
+            ("9223372036854775807", Some(86_400)),
+            ("-1", None),
+            ("-9223372036854775808", None),
+            ("99999999999999999999", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(wait(&Headers::new().with("retry-after", text), now, false), expected, "{text}");
+            assert_eq!(wait(&Headers::new().with("X-RateLimit-Reset", text), now, true), expected, "{text}");
+            assert_eq!(wait(&Headers::new().with("X-RateLimit-Reset", text), now, false), None);
+        }
+        let limited = with(with(json(429, "{}"), "X-RateLimit-Reset", "1800000050"), "Retry-After", "300");
+        assert_eq!(create(limited).retry, Retry::AfterMs(300_000));
+    }
+
+    #[test]
+    fn secrets_are_not_quoted_back() {
+        for secret in [SECRET, WEBHOOK_SECRET] {
+            for status in [400, 401, 402, 403, 404, 409, 418, 429, 500, 503] {
+                let errors =
+                    format!(r#","errors":[{{"field":"{secret}","code":"{secret}","message":"is {secret}"}}],"x":"{secret}""#);
+                let answer = refusal(status, secret, secret, &errors);
+                let body = String::from_utf8(answer.unwrap().body).unwrap();
+                let body =
+                    body.replace("The detail.", &format!("You sent '{secret}'.")).replace("01HX7Z3K8QABCDEFGHJKMNPQRS", secret);
+                let problem = create(with(json(status, body), "X-Request-Id", secret));
+                assert!(problem.message.contains("You sent '[secret]'."), "{}", problem.message);
+                create(with(json(status, format!("<p>{secret}</p>")), "X-Request-Id", secret));
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_password_is_not_quoted_back() {
+        let me = json(200, r#"{"extensions":["reset_password"]}"#);
+        let answer = refusal(
+            400,
+            "validation_failed",
+            "MARKEDpassword",
+            r#","errors":[{"field":"MARKEDpassword","message":"MARKEDpassword is weak"}]"#,
+        );
+        let net = Net::new([me, answer]);
+        let problem =
+            run(Client.reset_password(&net, &at(), call(), named("service/5"), Some("MARKEDpassword".into()))).unwrap_err();
+        assert_discreet(&problem);
+        assert!(problem.message.contains("[secret] is weak"), "{}", problem.message);
+    }
+
+    #[test]
+    fn quotes_are_short_and_on_one_line() {
+        let long = "ü".repeat(100_000);
+        let problem = create(refusal(418, &long, &long, &format!(r#","detail2":"{long}","order_id":1e99"#)));
+        assert!(problem.message.len() < 800);
+        let body = format!(r#"{{"type":"x/odd","detail":"a\n\u0000b {long}"}}"#);
+        let problem = create(json(418, body));
+        assert!(problem.message.contains("a  b ü") && problem.message.len() < 800);
+        assert!(!problem.message.chars().any(char::is_control));
+    }
+
+    /// Whatever comes back, the answer is a value.
+    fn ask_everything(answer: &Result<Response, SendError>) {
+        let (net, at, service) = (Net::always(answer.clone()), at(), || named("order/17"));
+        let problems = [
+            run(Client.check(&net, &at)).err(),
+            run(Client.balance(&net, &at)).err(),
+            run(Client.catalog(&net, &at)).err(),
+            run(Client.list_services(&net, &at, Some("2".to_owned()))).err(),
+            run(Client.status(&net, &at, service())).err(),
+            run(Client.create(&net, &at, call(), order())).err(),
+            run(Client.create(&net, &at, call(), Order { plan: "KVM".to_owned(), ..order() })).err(),
+            run(Client.suspend(&net, &at, call(), service(), None)).err(),
+            run(Client.terminate(&net, &at, call(), named("service/5"))).err(),
+            run(Client.renew(&net, &at, call(), named("service/5"), "2027-02-15T08:00:00Z".to_owned())).err(),
+            run(Client.reset_password(&net, &at, call(), named("service/5"), Some("MARKEDpassword".into()))).err(),
+            run(Client.credentials(&net, &at, named("service/5"))).err(),
+            run(Client.invoices(&net, &at, None)).err(),
+            run(Client.invoice_pdf(&net, &at, "7".to_owned())).err(),
+            run(Client.power(&net, &at, call(), ServiceRef { remote_id: None, ..service() }, crate::contract::PowerAction::Stop))
+                .err(),
+        ];
+        problems.iter().flatten().for_each(assert_discreet);
+    }
+
+    #[test]
+    fn hostile_answers_are_values() {
+        let deep = "[".repeat(10_000);
+        let huge = format!(r#"{{"data":[{}]}}"#, vec!["1"; 2_000].join(","));
+        let mixed =
+            r#"{"id":5,"status":"active","service_id":-1,"data":[{"id":1e400}],"meta":{"total_pages":1e30},"order_id":9.5}"#;
+        let bodies =
+            ["", " ", "\u{feff}{}", "null", "[]", "{}", "0", "<!doctype html>", mixed, deep.as_str(), huge.as_str(), "{\"id\":"];
+        for status in [100, 200, 201, 204, 299, 301, 400, 401, 402, 403, 404, 409, 429, 500, 503, 599, 999, u16::MAX, 0] {
+            for body in bodies {
+                ask_everything(&with(with(json(status, body), "Date", "never"), "Retry-After", "-9"));
+            }
+        }
+        ask_everything(&Ok(Response { status: 200, headers: Headers::new(), body: vec![0xff; 1000] }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn any_bytes_are_values(status in 0_u16.., body in proptest::collection::vec(any::<u8>(), 0..200), header in ".*") {
+            ask_everything(&with(Ok(Response { status, headers: Headers::new(), body }), "Retry-After", &header));
+        }
+    }
+}

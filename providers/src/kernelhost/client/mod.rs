@@ -217,3 +217,66 @@ fn field(name: &str, label: &str, kind: FieldKind) -> Field {
         help: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::script::{Net, at, call, lost, named, run};
+    use super::*;
+    use crate::contract::{Effect, ProblemKind};
+
+    #[test]
+    fn what_is_listed_is_offered_and_what_is_not_is_unsupported() {
+        let info = Client.info();
+        let listed: BTreeSet<&str> = info.capabilities.iter().map(|capability| capability.operation.as_str()).collect();
+        assert_eq!((info.capabilities.len(), listed.len()), (16, 16));
+        let (net, at, service) = (Net::always(lost()), at(), || named("service/5"));
+        let order = Order {
+            plan: "42".to_owned(),
+            term: None,
+            domain: None,
+            email: None,
+            password: None,
+            note: None,
+            options: Vec::new(),
+        };
+        let kinds = [
+            ("check", run(Client.check(&net, &at)).err()),
+            ("balance", run(Client.balance(&net, &at)).err()),
+            ("catalog", run(Client.catalog(&net, &at)).err()),
+            ("list-services", run(Client.list_services(&net, &at, None)).err()),
+            ("status", run(Client.status(&net, &at, service())).err()),
+            ("create", run(Client.create(&net, &at, call(), order)).err()),
+            ("suspend", run(Client.suspend(&net, &at, call(), service(), None)).err()),
+            ("unsuspend", run(Client.unsuspend(&net, &at, call(), service())).err()),
+            ("terminate", run(Client.terminate(&net, &at, call(), service())).err()),
+            ("renew", run(Client.renew(&net, &at, call(), service(), "2027-01-15".to_owned())).err()),
+            ("reset-password", run(Client.reset_password(&net, &at, call(), service(), None)).err()),
+            ("change-package", run(Client.change_package(&net, &at, call(), service(), String::new(), Vec::new())).err()),
+            ("power", run(Client.power(&net, &at, call(), service(), PowerAction::Stop)).err()),
+            ("credentials", run(Client.credentials(&net, &at, service())).err()),
+            ("sign-on", run(Client.sign_on(&net, &at, service(), String::new())).err()),
+            ("invoices", run(Client.invoices(&net, &at, None)).err()),
+            ("invoice-pdf", run(Client.invoice_pdf(&net, &at, "7".to_owned())).err()),
+            ("receive", Client.receive(&net, &at, &[], b"").err()),
+        ];
+        for (operation, problem) in kinds {
+            let problem = problem.unwrap();
+            assert_eq!(problem.kind != ProblemKind::Unsupported, listed.contains(operation), "{operation}");
+            // A renewal and a reset read before they change: there a lost answer left nothing behind.
+            let changes = ["create", "suspend", "unsuspend", "terminate", "power"].contains(&operation);
+            assert_eq!(problem.effect, if changes { Effect::Unknown } else { Effect::None }, "{operation}");
+        }
+    }
+
+    #[test]
+    fn what_charges_is_told_and_slots_never_move() {
+        let info = Client.info();
+        let charging = info.capabilities.iter().filter(|capability| capability.charges);
+        assert_eq!(charging.map(|capability| capability.operation.as_str()).collect::<Vec<_>>(), ["create", "renew"]);
+        let slots: Vec<_> = info.order_fields.iter().map(|field| (field.slot, field.name.as_str())).collect();
+        assert_eq!(slots, [(Some(1), "quantity"), (Some(2), "hostname")]);
+        assert!(info.settings.iter().any(|field| field.name == "webhook_secret" && field.kind == FieldKind::Secret));
+    }
+}

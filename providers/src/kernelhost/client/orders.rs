@@ -19,7 +19,7 @@ pub(super) async fn create(api: &Api<'_>, call: &Call, mut order: Order) -> Resu
         password.zeroize();
     }
     let product = match whole(&order.plan) {
-        Some(id) => Wanted { id, entry: None },
+        Some(id) => Wanted { id, entry: entry(api, id, &order.options).await? },
         None => by_name(api, &order.plan).await?,
     };
     let has_hostname = order.options.iter().any(|option| option.name == "hostname" && !option.value.is_empty());
@@ -36,6 +36,22 @@ pub(super) async fn create(api: &Api<'_>, call: &Call, mut order: Order) -> Resu
 struct Wanted {
     id: i64,
     entry: Option<wire::Product>,
+}
+
+/// The entry of a product known by its id, read only when it matters: an option's digits may be a count, which is sent as a number,
+/// or a choice's value, which is text. A key that may not read the catalogue sends text.
+///
+/// Any other failure ends the order before it is placed: the body must be the same at every try under one idempotency key.
+async fn entry(api: &Api<'_>, id: i64, options: &[Setting]) -> Result<Option<wire::Product>, Problem> {
+    let is_own_member = |name: &str| matches!(name, "quantity" | "hostname");
+    if !options.iter().any(|option| !is_own_member(&option.name) && whole(&option.value).is_some()) {
+        return Ok(None);
+    }
+    match api.get(&format!("/v1/products/{id}")).await {
+        Ok(product) => Ok(Some(product)),
+        Err(problem) if matches!(problem.kind, ProblemKind::Forbidden | ProblemKind::NotFound) => Ok(None),
+        Err(problem) => Err(problem),
+    }
 }
 
 /// The product with this very name, upper and lower case aside.
@@ -111,4 +127,157 @@ async fn outcome(api: &Api<'_>, placed: &wire::Order) -> Result<Outcome, Problem
         return Ok(if service.state == State::Pending { Outcome::Pending(service) } else { Outcome::Done(service) });
     }
     Ok(Outcome::Pending(ordered))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::script::{self, Net, at, call, lost, order as placed, refusal, run, service};
+    use super::*;
+    use crate::kernelhost::client::Client;
+    use crate::provisioning::Provisioning;
+
+    const CATALOGUE: &str = r#"{"data":[
+        {"id":42,"name":"KVM S","prices":[{"billing_cycle":"annually","price":{"amount":99,"currency":"EUR"}},
+                                          {"billing_cycle":"monthly","price":{"amount":"9.90","currency":"EUR"}}],
+         "config_options":[{"name":"ram","type":"quantity"},{"name":"os","type":"select"}]},
+        {"id":43,"name":"Onetime","prices":[{"billing_cycle":"onetime","price":{"amount":5,"currency":"EUR"}}]},
+        {"id":44,"name":"Bare"},{"id":45,"name":"Twice"},{"id":46,"name":"twice"}]}"#;
+
+    fn order(plan: &str) -> Order {
+        Order {
+            plan: plan.to_owned(),
+            term: None,
+            domain: None,
+            email: Some("MARKED@a.example".to_owned()),
+            password: Some("MARKEDpassword".to_owned()),
+            note: None,
+            options: Vec::new(),
+        }
+    }
+
+    fn option(name: &str, value: &str) -> Setting {
+        Setting { name: name.to_owned(), value: value.to_owned() }
+    }
+
+    fn create(net: &Net, order: Order) -> Result<Outcome, Problem> {
+        run(Client.create(net, &at(), call(), order))
+    }
+
+    #[test]
+    fn only_what_the_api_knows_is_sent() {
+        let net = Net::always(script::json(201, placed("paid", "null")));
+        create(&net, order("42")).unwrap();
+        assert_eq!(net.asked(), ["POST /v1/orders"]);
+        assert_eq!(net.body(0), json!({"product_id": 42, "billing_cycle": "monthly"}));
+
+        let everything = Order {
+            term: Some("annually".to_owned()),
+            domain: Some("a.example".to_owned()),
+            note: Some("for Ann".to_owned()),
+            options: vec![option("quantity", "2"), option("os", "debian"), option("empty", "")],
+            ..order(" 42 ")
+        };
+        create(&net, everything.clone()).unwrap();
+        let sent = json!({"product_id": 42, "billing_cycle": "annually", "quantity": 2, "hostname": "a.example", "note": "for Ann",
+            "config_options": {"os": "debian"}});
+        assert_eq!(net.body(1), sent);
+
+        let named = Order { options: vec![option("hostname", "b.example")], ..everything };
+        create(&net, named).unwrap();
+        assert_eq!(net.body(2)["hostname"], "b.example");
+        for (request, _) in net.sent.borrow().iter() {
+            assert!(!String::from_utf8_lossy(&request.body).contains("MARKED"));
+        }
+    }
+
+    #[test]
+    fn a_plan_may_be_named_as_the_catalogue_names_it() {
+        for (plan, id, term) in
+            [("kvm s", 42, "monthly"), ("KVM S ", 42, "monthly"), ("Onetime", 43, "onetime"), ("Bare", 44, "monthly")]
+        {
+            let net = Net::new([script::json(200, CATALOGUE), script::json(201, placed("paid", "null"))]);
+            create(&net, Order { options: vec![option("ram", "4"), option("os", "12")], ..order(plan) }).unwrap();
+            assert_eq!(net.asked(), ["GET /v1/products", "POST /v1/orders"]);
+            let body = net.body(1);
+            assert_eq!((&body["product_id"], &body["billing_cycle"]), (&json!(id), &json!(term)));
+            let ram = if id == 42 { json!(4) } else { json!("4") };
+            assert_eq!(body["config_options"], json!({"ram": ram, "os": "12"}));
+        }
+        for plan in ["KVM", "twice", "", "42x"] {
+            let problem = create(&Net::new([script::json(200, CATALOGUE)]), order(plan)).unwrap_err();
+            assert_eq!((problem.kind, problem.field.as_deref()), (ProblemKind::Invalid, Some("plan")), "{plan}");
+        }
+    }
+
+    #[test]
+    fn digits_are_a_number_only_where_the_product_counts() {
+        let product =
+            r#"{"id":42,"name":"KVM","config_options":[{"name":"ram","type":"quantity"},{"name":"os","type":"select"}]}"#;
+        let order = || Order { options: vec![option("ram", "4"), option("os", "12"), option("quantity", "2")], ..order("42") };
+        let placed = || script::json(201, placed("paid", "null"));
+        for (entry, ram) in [
+            (script::json(200, product), json!(4)),
+            (refusal(403, "forbidden_scope", "missing_scope", ""), json!("4")),
+            (refusal(404, "not_found", "", ""), json!("4")),
+        ] {
+            let net = Net::new([entry, placed()]);
+            create(&net, order()).unwrap();
+            assert_eq!(net.asked(), ["GET /v1/products/42", "POST /v1/orders"]);
+            assert_eq!(net.body(1)["config_options"], json!({"ram": ram, "os": "12"}));
+        }
+        // A guess now could be another body than the one sent at the first try.
+        let net = Net::new([script::json(200, "<html>")]);
+        assert_eq!(create(&net, order()).unwrap_err().effect, crate::contract::Effect::None);
+        // Without digits there is nothing to look up.
+        let net = Net::new([placed()]);
+        create(&net, Order { options: vec![option("os", "debian"), option("quantity", "2")], ..order() }).unwrap();
+    }
+
+    #[test]
+    fn a_quantity_is_a_number_from_one() {
+        for quantity in ["0", "-1", "two", "1.5", "99999999999"] {
+            let order = Order { options: vec![option("quantity", quantity)], ..order("42") };
+            let problem = create(&Net::new([]), order).unwrap_err();
+            assert_eq!(problem.field.as_deref(), Some("quantity"));
+        }
+    }
+
+    #[test]
+    fn an_order_is_pending_until_its_service_is_there() {
+        for status in ["pending_payment", "paid", "provisioning", "completed"] {
+            let net = Net::new([script::json(201, placed(status, "null"))]);
+            let Outcome::Pending(service) = create(&net, order("42")).unwrap() else { panic!("{status}") };
+            assert_eq!((service.remote_id.as_str(), service.state), ("order/17", State::Pending));
+        }
+        let net = Net::new([script::json(201, placed("completed", "5")), script::json(200, service(5, "active"))]);
+        let Outcome::Done(done) = create(&net, order("42")).unwrap() else { panic!() };
+        assert_eq!((done.remote_id.as_str(), done.state), ("service/5", State::Active));
+
+        let net = Net::new([script::json(201, placed("completed", "5")), script::json(200, service(5, "provisioning"))]);
+        assert!(matches!(create(&net, order("42")).unwrap(), Outcome::Pending(service) if service.remote_id == "service/5"));
+    }
+
+    #[test]
+    fn an_accepted_order_never_fails_for_what_comes_after() {
+        for after in
+            [refusal(404, "not_found", "", ""), refusal(403, "forbidden_scope", "", ""), script::json(200, service(6, "active"))]
+        {
+            let net = Net::new([script::json(201, placed("completed", "5")), after]);
+            assert!(matches!(create(&net, order("42")).unwrap(), Outcome::Pending(service) if service.remote_id == "order/17"));
+        }
+        let problem = create(&Net::new([script::json(201, placed("cancelled", "null"))]), order("42")).unwrap_err();
+        assert_eq!((problem.kind, problem.remote_id.as_deref()), (ProblemKind::Refused, Some("order/17")));
+    }
+
+    #[test]
+    fn a_lost_answer_is_found_again_under_the_same_key() {
+        let net = Net::new([lost(), script::json(201, placed("paid", "null"))]);
+        assert!(matches!(create(&net, order("42")).unwrap(), Outcome::Pending(service) if service.remote_id == "order/17"));
+        assert_eq!(
+            (net.header(0, "Idempotency-Key"), net.header(1, "Idempotency-Key")),
+            (call().idempotency_key, call().idempotency_key)
+        );
+    }
 }

@@ -20,6 +20,9 @@ pub(super) const SECRET: &str = "MARKEDSECRETfghijklmnopqrstuvwxyz0123456";
 pub(super) const WEBHOOK_SECRET: &str = "whsec_MARKEDwebhook";
 pub(super) const EPOCH: i64 = 1_800_000_000;
 
+/// Where the clock that never goes back stands at first.
+const START: Duration = Duration::from_secs(1000);
+
 type Answer = Result<Response, SendError>;
 
 /// The network and the clock. Time passes only by sleeping, and while an answer that never comes is waited for.
@@ -40,7 +43,7 @@ impl Net {
             rest: None,
             sent: RefCell::default(),
             slept: RefCell::default(),
-            clock: Cell::new(Duration::from_secs(1000)),
+            clock: Cell::new(START),
             counter: Cell::new(7),
         }
     }
@@ -88,7 +91,7 @@ impl Outside for Net {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from_second(EPOCH).unwrap() + (self.clock.get() - Duration::from_secs(1000))
+        Timestamp::from_second(EPOCH - START.as_secs().cast_signed()).unwrap() + self.clock.get()
     }
 
     fn ticks(&self) -> Duration {
@@ -112,6 +115,7 @@ pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one of a script's answers, which may be none")]
 pub(super) fn json(status: u16, body: impl AsRef<str>) -> Answer {
     Ok(Response::new(status, "application/json", body.as_ref()))
 }
@@ -121,6 +125,7 @@ pub(super) fn with(answer: Answer, name: &str, value: &str) -> Answer {
 }
 
 /// A problem as documented.
+#[expect(clippy::unnecessary_wraps, reason = "one of a script's answers, which may be none")]
 pub(super) fn refusal(status: u16, code: &str, reason: &str, more: &str) -> Answer {
     let body = format!(
         r#"{{"type":"https://www.kernelhost.com/en/reseller-api/errors/{code}","title":"Title","status":{status},

@@ -213,7 +213,9 @@ mod tests {
     fn a_body_must_be_declared_as_json() {
         let check = |types: &[&str], body: &str| {
             let mut headers = Headers::new();
-            types.iter().for_each(|value| headers.add("Content-Type", *value));
+            for value in types {
+                headers.add("Content-Type", *value);
+            }
             let (method, target) = ("POST".to_owned(), "/v1/orders".to_owned());
             check_content_type(&Request { method, target, headers, body: body.into() }).is_ok()
         };
@@ -230,7 +232,9 @@ mod tests {
     fn an_idempotency_key_comes_exactly_once() {
         let read = |keys: &[&str]| {
             let mut headers = Headers::new();
-            keys.iter().for_each(|key| headers.add("idempotency-key", *key));
+            for key in keys {
+                headers.add("idempotency-key", *key);
+            }
             idempotency_key(&headers).map(str::to_owned).map_err(|refusal| errors(refusal)[0]["code"].clone())
         };
         assert_eq!(read(&["a_B.9-"]), Ok("a_B.9-".to_owned()));

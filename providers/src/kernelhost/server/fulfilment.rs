@@ -98,6 +98,25 @@ fn addresses(order: i64, index: u32) -> Vec<IpAddr> {
     let spread = (order.wrapping_mul(7) + u64::from(index)) % 762;
     let nets = [(192, 0, 2), (198, 51, 100), (203, 0, 113)];
     let (net, host) = (nets[usize::try_from(spread / 254).unwrap_or(0)], u8::try_from(spread % 254 + 1).unwrap_or(1));
-    let long = u128::from(0x2001_0db8_u32) << 96 | u128::from(order) << 32 | u128::from(index) + 1;
+    let long = (0x2001_0db8_u128 << 96) | (u128::from(order) << 32) | (u128::from(index) + 1);
     vec![IpAddr::V4(Ipv4Addr::new(net.0, net.1, net.2, host)), IpAddr::V6(Ipv6Addr::from_bits(long))]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_for_documentation_and_each_its_own() {
+        let all: Vec<IpAddr> = (1..500).flat_map(|order| (0..100).flat_map(move |index| addresses(order, index))).collect();
+        let long: BTreeSet<_> = all.iter().filter(|address| address.is_ipv6()).collect();
+        assert_eq!(long.len(), 499 * 100);
+        let mut short = all.iter().filter_map(|address| if let IpAddr::V4(short) = address { Some(short) } else { None });
+        assert!(short.all(|short| short.is_documentation() && !matches!(short.octets()[3], 0 | 255)));
+        let prefix: ipnet::IpNet = "2001:db8::/32".parse().unwrap();
+        assert!(long.iter().all(|address| prefix.contains(*address)));
+        assert!(addresses(i64::MAX, 99).iter().all(|address| address.is_ipv4() || prefix.contains(address)));
+    }
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rand::RngExt;
+use rand::distr::{Alphanumeric, SampleString};
+use rand::rngs::StdRng;
 use serde::Serialize;
 
 use super::guard::{self, Verdict};
 use super::wire::{self, header};
 use crate::books::{Attempted, Books, Fault, Keep};
 use crate::message::{Request, Response};
-use crate::server::{Admission, Key, Keys, Moment, TurnedAway, Visit};
+use crate::server::{Admission, Issued, Key, Keys, Moment, Scope, TurnedAway, Visit};
 
 mod account;
 mod body;
@@ -21,6 +24,24 @@ mod problem;
 mod routes;
 mod serve;
 mod services;
+
+/// What a key's id is made of (spec 2).
+const KEY_ID_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+/// Characters of a secret (our choice, 2.17).
+const SECRET_LENGTH: usize = 40;
+
+/// All there are (spec 6). New keys only read, and no credentials (our choice, 2.17).
+const SCOPES: &[Scope] = &[
+    Scope { name: "read:products", by_default: true },
+    Scope { name: "read:orders", by_default: true },
+    Scope { name: "read:services", by_default: true },
+    Scope { name: "read:billing", by_default: true },
+    Scope { name: "read:webhooks", by_default: true },
+    Scope { name: "write:orders", by_default: false },
+    Scope { name: "write:services", by_default: false },
+    Scope { name: "write:webhooks", by_default: false },
+    Scope { name: "read:credentials", by_default: false },
+];
 
 /// The KernelHost Reseller API.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,6 +68,15 @@ impl crate::server::Server for Server {
 
     fn turn_away(&self, why: TurnedAway, request_id: &str) -> Response {
         problem::turned_away(why, request_id)
+    }
+
+    fn issue_key(&self, rng: &mut StdRng) -> Issued {
+        let id: String = (0..32).map(|_| char::from(KEY_ID_ALPHABET[rng.random_range(0..KEY_ID_ALPHABET.len())])).collect();
+        Issued { public_id: format!("kh_live_{id}"), secret: Alphanumeric.sample_string(rng, SECRET_LENGTH).into() }
+    }
+
+    fn scopes(&self) -> &'static [Scope] {
+        SCOPES
     }
 
     fn tick(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {
@@ -114,4 +144,93 @@ fn json(status: u16, body: &impl Serialize) -> Response {
 /// RFC 3339, UTC, whole seconds (our choice, 2.8).
 fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::message::Headers;
+    use crate::server::{From, Rules, Server as _};
+
+    /// Health must not ask for keys.
+    struct NoKeys;
+
+    impl Keys for NoKeys {
+        fn find(&self, _: &str, _: &str, _: From) -> Result<Option<Arc<Key>>, Fault> {
+            Err(Fault("asked for a key".to_owned()))
+        }
+
+        fn at_address(&self, _: &str, _: IpAddr, _: From) -> Result<Vec<Arc<Key>>, Fault> {
+            Err(Fault("asked for keys".to_owned()))
+        }
+    }
+
+    fn request(method: &str, target: &str, headers: Headers) -> Request {
+        Request { method: method.to_owned(), target: target.to_owned(), headers, body: Vec::new() }
+    }
+
+    fn admit(method: &str, target: &str) -> Admission {
+        let moment = Moment { now: "2027-01-15T08:00:00.5Z".parse().unwrap(), seed: [0; 32], rules: Rules::default() };
+        let request = request(method, target, Headers::new());
+        let visit = Visit { request, peer: [192, 0, 2, 1].into(), request_id: "01HX7Z3K8Q".to_owned(), moment };
+        Server.admit(Arc::new(visit), &NoKeys).unwrap()
+    }
+
+    #[test]
+    fn health_needs_no_key() {
+        for (method, target) in [("GET", "/v1/health"), ("GET", "/v1/health?probe=1"), ("HEAD", "/v1/health")] {
+            let Admission::Answered(response) = admit(method, target) else { panic!("{method} {target}") };
+            assert_eq!((response.status, response.headers.once("X-Request-Id")), (200, Some("01HX7Z3K8Q")));
+            if method == "HEAD" {
+                assert!(response.body.is_empty());
+            } else {
+                let body: Value = serde_json::from_slice(&response.body).unwrap();
+                assert_eq!((&body["status"], &body["time"]), (&"ok".into(), &"2027-01-15T08:00:00Z".into()));
+            }
+        }
+        for (method, target) in [("POST", "/v1/health"), ("GET", "/v1/health/"), ("GET", "/v1/me"), ("GET", "/")] {
+            assert!(matches!(admit(method, target), Admission::Work(_)), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_read_only_when_it_can_matter() {
+        let headers = Headers::new()
+            .with("KH-Key", format!("kh_live_{}", "A".repeat(32)))
+            .with("KH-Timestamp", "1767225600")
+            .with("KH-Nonce", "0".repeat(22))
+            .with("KH-Signature", "0".repeat(64));
+        assert!(Server.wants_body(&request("POST", "/v1/orders", headers.clone())));
+        for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+            assert!(!Server.wants_body(&request(method, "/v1/orders", headers.clone())), "{method}");
+        }
+        assert!(!Server.wants_body(&request("POST", "/v1/orders", Headers::new())));
+        assert!(!Server.wants_body(&request("POST", "/v1/orders#", headers.clone())));
+        assert!(!Server.wants_body(&request("POST", "/v1/orders", headers.with("KH-Nonce", "1".repeat(22)))));
+    }
+
+    #[test]
+    fn whoever_is_turned_away_gets_a_problem() {
+        for (why, status, code, retry_after) in [
+            (TurnedAway::RateLimited { retry_after_s: 7 }, 429, "rate_limited", Some("7")),
+            (TurnedAway::RateLimited { retry_after_s: 0 }, 429, "rate_limited", Some("1")),
+            (TurnedAway::BodyTooLarge, 413, "payload_too_large", None),
+            (TurnedAway::BodyTimeout, 408, "request_timeout", None),
+            (TurnedAway::Malformed, 400, "validation_failed", None),
+            (TurnedAway::Busy, 503, "service_unavailable", Some("1")),
+            (TurnedAway::Internal, 500, "internal_error", None),
+        ] {
+            let response = Server.turn_away(why, "01HX7Z3K8Q");
+            let body: wire::Problem = serde_json::from_slice(&response.body).unwrap();
+            assert_eq!((response.status, body.status, body.code()), (status, status, code));
+            assert_eq!(body.kind, format!("https://www.kernelhost.com/en/reseller-api/errors/{code}"));
+            assert_eq!((body.request_id.as_str(), response.headers.once("x-request-id")), ("01HX7Z3K8Q", Some("01HX7Z3K8Q")));
+            assert_eq!(response.headers.once("content-type"), Some("application/problem+json"));
+            assert_eq!(response.headers.once("retry-after"), retry_after);
+        }
+    }
 }

@@ -155,16 +155,10 @@ fn is_hostname(name: &str) -> bool {
 
 fn show(order: &Order) -> wire::Order {
     let new = &order.new;
-    let (status, may_expire) = match order.status {
-        OrderStatus::PendingPayment => ("pending_payment", true),
-        OrderStatus::Paid => ("paid", false),
-        OrderStatus::Provisioning => ("provisioning", false),
-        OrderStatus::Completed => ("completed", false),
-        OrderStatus::Cancelled => ("cancelled", true),
-    };
+    let may_expire = matches!(order.status, OrderStatus::PendingPayment | OrderStatus::Cancelled);
     wire::Order {
         id: order.id,
-        status: status.to_owned(),
+        status: order.status.as_str().to_owned(),
         product_id: Some(new.product_id),
         billing_cycle: Some(new.cycle.clone()),
         total: Some(Amount { amount: new.total, currency: new.currency.clone() }),

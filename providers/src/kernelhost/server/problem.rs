@@ -57,8 +57,8 @@ impl Refusal {
         self
     }
 
-    fn with_header(mut self, name: &str, value: impl ToString) -> Self {
-        self.headers.add(name, value.to_string());
+    fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.add(name, value.into());
         self
     }
 
@@ -171,7 +171,7 @@ pub(super) fn unsupported_media_type() -> Refusal {
 /// 429.
 pub(super) fn rate_limited(retry_after_s: u64) -> Refusal {
     Refusal::new(429, "rate_limited", "Too many requests", "The rate limit is exhausted.")
-        .with_header("retry-after", retry_after_s.max(1))
+        .with_header("retry-after", retry_after_s.max(1).to_string())
 }
 
 /// 500.
@@ -191,7 +191,7 @@ pub(super) fn turned_away(why: TurnedAway, request_id: &str) -> Response {
         }
         TurnedAway::Malformed => malformed(field("request", "malformed", "The message is ambiguous or malformed.")),
         TurnedAway::Busy => Refusal::new(503, "service_unavailable", "Service unavailable", "Nothing was executed; try again.")
-            .with_header("retry-after", 1),
+            .with_header("retry-after", "1"),
         TurnedAway::Internal => internal(),
     };
     let mut response = refusal.response(request_id);

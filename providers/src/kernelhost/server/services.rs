@@ -230,13 +230,14 @@ fn is_password(text: &str) -> bool {
 /// The service after an action; unchanged where it is so already, `None` where the action cannot apply (our choice, 2.12).
 fn switched(service: &Service, switch: Switch) -> Option<Service> {
     use ServiceStatus::{Active, Suspended, Terminated};
-    let powered = |power: Option<Power>| power.or(service.power).filter(|_| service.power.is_some());
+    let powered = |power| service.power.map(|_| power);
     let (status, power) = match (switch, service.status) {
         (Switch::Start | Switch::Stop | Switch::Reboot, Active) if service.power.is_none() => return None,
-        (Switch::Start | Switch::Reboot | Switch::Reinstall, Active) => (Active, powered(Some(Power::Running))),
-        (Switch::Stop, Active) => (Active, powered(Some(Power::Stopped))),
-        (Switch::Suspend, Active | Suspended) => (Suspended, powered(Some(Power::Stopped))),
-        (Switch::Unsuspend, Suspended) => (Active, powered(Some(Power::Running))),
+        (Switch::Start | Switch::Reboot | Switch::Reinstall, Active) | (Switch::Unsuspend, Suspended) => {
+            (Active, powered(Power::Running))
+        }
+        (Switch::Stop, Active) => (Active, powered(Power::Stopped)),
+        (Switch::Suspend, Active | Suspended) => (Suspended, powered(Power::Stopped)),
         (Switch::Unsuspend, Active) => (Active, service.power),
         (Switch::Terminate, _) => (Terminated, None),
         _ => return None,
@@ -249,27 +250,118 @@ fn wrong_state() -> problem::Refusal {
 }
 
 fn show(service: &Service) -> wire::Service {
-    let status = match service.status {
-        ServiceStatus::Provisioning => "provisioning",
-        ServiceStatus::Active => "active",
-        ServiceStatus::Suspended => "suspended",
-        ServiceStatus::Terminated => "terminated",
-        ServiceStatus::Failed => "failed",
-    };
-    let power = service.power.map(|power| match power {
-        Power::Running => "running",
-        Power::Stopped => "stopped",
-    });
     wire::Service {
         id: service.id,
         order_id: Some(service.order_id),
         product_id: Some(service.product_id),
-        status: status.to_owned(),
-        power: power.map(str::to_owned),
+        status: service.status.as_str().to_owned(),
+        power: service.power.map(|power| power.as_str().to_owned()),
         hostname: Some(service.hostname.clone()),
         ip_addresses: service.addresses.iter().map(ToString::to_string).collect(),
         billing_cycle: Some(service.cycle.clone()),
         next_due_at: Some(time(service.next_due_at)),
         created_at: Some(time(service.created_at)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(status: ServiceStatus, power: Option<Power>) -> Service {
+        let at: Timestamp = "2027-01-15T08:00:00Z".parse().unwrap();
+        Service {
+            id: 7,
+            order_id: 1001,
+            product_id: 42,
+            status,
+            power,
+            hostname: "web.example".to_owned(),
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+            cycle: "monthly".to_owned(),
+            recurring: crate::money::Minor(990),
+            currency: "EUR".to_owned(),
+            next_due_at: at,
+            created_at: at,
+        }
+    }
+
+    #[test]
+    fn each_action_has_the_states_it_applies_to() {
+        use Power::{Running, Stopped};
+        use ServiceStatus::{Active, Failed, Provisioning, Suspended, Terminated};
+        use Switch::{Reboot, Reinstall, Start, Stop, Suspend, Terminate, Unsuspend};
+        for (switch, status, power, after) in [
+            (Start, Active, Some(Stopped), Some((Active, Some(Running)))),
+            (Start, Active, Some(Running), Some((Active, Some(Running)))),
+            (Start, Active, None, None),
+            (Stop, Active, Some(Running), Some((Active, Some(Stopped)))),
+            (Reboot, Active, Some(Stopped), Some((Active, Some(Running)))),
+            (Reboot, Suspended, Some(Stopped), None),
+            (Reboot, Terminated, None, None),
+            (Reinstall, Active, None, Some((Active, None))),
+            (Reinstall, Suspended, Some(Stopped), None),
+            (Suspend, Active, Some(Running), Some((Suspended, Some(Stopped)))),
+            (Suspend, Suspended, Some(Stopped), Some((Suspended, Some(Stopped)))),
+            (Suspend, Terminated, None, None),
+            (Suspend, Provisioning, None, None),
+            (Unsuspend, Suspended, Some(Stopped), Some((Active, Some(Running)))),
+            (Unsuspend, Active, Some(Stopped), Some((Active, Some(Stopped)))),
+            (Unsuspend, Terminated, None, None),
+            (Unsuspend, Failed, None, None),
+            (Terminate, Active, Some(Running), Some((Terminated, None))),
+            (Terminate, Failed, None, Some((Terminated, None))),
+            (Terminate, Terminated, None, Some((Terminated, None))),
+        ] {
+            let found = switched(&service(status, power), switch).map(|service| (service.status, service.power));
+            assert_eq!(found, after, "{switch:?} {status:?} {power:?}");
+        }
+    }
+
+    fn read(body: Value) -> Result<Action, Value> {
+        Action::read(serde_json::from_value(body).unwrap()).map_err(|refusal| {
+            let problem: Value = serde_json::from_slice(&refusal.response("id").body).unwrap();
+            problem["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect()
+        })
+    }
+
+    #[test]
+    fn members_belong_to_their_actions() {
+        for (body, name) in [
+            (json!({"action": "stop", "reason": "maintenance"}), "stop"),
+            (json!({"action": "reinstall", "image": "debian-13"}), "reinstall"),
+            (json!({"action": "renew", "due_at": "2027-01-15T08:00:00Z"}), "renew"),
+            (json!({"action": "reset_password"}), "reset_password"),
+            (json!({"action": "reset_password", "password": "eight ch"}), "reset_password"),
+        ] {
+            assert_eq!(read(body.clone()).map(|action| action.name()), Ok(name), "{body}");
+        }
+        for (body, field) in [
+            (json!({"action": "explode"}), "action"),
+            (json!({"action": "Stop"}), "action"),
+            (json!({"action": "stop", "reason": "a\nb"}), "reason"),
+            (json!({"action": "stop", "image": "debian-13"}), "image"),
+            (json!({"action": "reinstall", "image": ""}), "image"),
+            (json!({"action": "renew"}), "due_at"),
+            (json!({"action": "renew", "due_at": "2027-01-15"}), "due_at"),
+            (json!({"action": "terminate", "due_at": "2027-01-15T08:00:00Z"}), "due_at"),
+            (json!({"action": "reinstall", "password": "long enough"}), "password"),
+            (json!({"action": "reset_password", "password": "seven c"}), "password"),
+            (json!({"action": "reset_password", "password": "x".repeat(129)}), "password"),
+            (json!({"action": "reset_password", "password": "control\u{7f}"}), "password"),
+        ] {
+            assert_eq!(read(body.clone()).err(), Some(json!([field])), "{body}");
+        }
+    }
+
+    #[test]
+    fn generated_passwords_follow_the_seed() {
+        use rand::SeedableRng;
+        let password = |seed| generate_password(&mut StdRng::from_seed([seed; 32])).expose_secret().to_owned();
+        assert!(password(1).len() == PASSWORD_CHARS && password(1).bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        assert_eq!(password(1), password(1));
+        assert_ne!(password(1), password(2));
     }
 }

@@ -94,7 +94,7 @@ async fn a_component_can_tell_failures_apart() {
 
 #[tokio::test]
 async fn a_silent_provider_leaves_an_unknown_effect() {
-    let upstream = Upstream::start(|_| vec![Step::Wait(Duration::from_secs(60))]).await;
+    let upstream = Upstream::start(|_| vec![Step::Wait(Duration::from_mins(1))]).await;
     let caller = bound(&upstream).await;
     let started = std::time::Instant::now();
     let problem = caller.create(call(1500), order(None)).await.unwrap_err();

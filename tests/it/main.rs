@@ -1,4 +1,6 @@
 //! The whole house under test.
 
+mod foreign_clients;
 mod kernelhost_books;
 mod kernelhost_orders;
+mod vectors;

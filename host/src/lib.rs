@@ -4,6 +4,8 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod egress;
+pub mod plugin;
 pub mod server;
 pub mod store;
 pub mod telemetry;

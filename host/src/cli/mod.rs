@@ -1,9 +1,14 @@
 //! The command line: one file per command, one printer, one meaning per exit code.
 
+mod book;
 mod completions;
 mod config;
+mod key;
 pub mod output;
 mod paths;
+mod product;
+mod reseller;
+mod serve;
 mod wire;
 
 use std::process::ExitCode;
@@ -67,6 +72,10 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
+    Serve(serve::Serve),
+    Reseller(reseller::Reseller),
+    Key(key::Key),
+    Product(product::Product),
     Config(config::Config),
     Wire(wire::Wire),
     Completions(completions::Completions),
@@ -109,6 +118,11 @@ impl Failure {
         Self { exit: Exit::Usage, error: error.into() }
     }
 
+    /// Something that is needed does not answer.
+    pub fn unreachable(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Unreachable, error: error.into() }
+    }
+
     /// It was tried, and failed.
     pub fn failed(error: impl Into<anyhow::Error>) -> Self {
         Self { exit: Exit::Failed, error: error.into() }
@@ -131,6 +145,10 @@ fn run(cli: Cli, output: Output) -> Exit {
     let ended = telemetry::init(log_format, &log).map_err(Failure::usage).and_then(|()| {
         let context = Context { environment: Environment::of_process(), paths, output };
         match cli.command {
+            Command::Serve(command) => serve::run(&command, &context),
+            Command::Reseller(command) => reseller::run(command, &context),
+            Command::Key(command) => key::run(command, &context),
+            Command::Product(command) => product::run(command, &context),
             Command::Config(command) => config::run(&command, &context),
             Command::Wire(command) => wire::run(command, &context),
             Command::Completions(command) => completions::run(&command, &context, Cli::command()),

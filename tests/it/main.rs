@@ -2,6 +2,7 @@
 
 mod architecture;
 mod foreign_clients;
+mod gp_books;
 mod kernelhost_books;
 mod kernelhost_orders;
 mod vectors;

@@ -1,6 +1,8 @@
 //! The whole house under test.
 
 mod architecture;
+mod foreign_clients;
 mod gp_books;
 mod kernelhost_books;
 mod kernelhost_orders;
+mod vectors;

@@ -1,7 +1,12 @@
 //! The host: both wings, and the ground floor they stand on.
 
 pub mod audit;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod egress;
+pub mod plugin;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 pub mod vault;

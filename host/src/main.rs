@@ -1,3 +1,7 @@
-//! The `provisor` program.
+//! The binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    provisor::cli::main()
+}

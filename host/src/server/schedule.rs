@@ -10,7 +10,8 @@ use provisor_providers::server::Server as Api;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{State, visit};
+use super::State;
+use crate::telemetry::request_id;
 
 /// How late an order may be noticed; other processes make orders too, so the books are asked rather than told.
 const TICK: Duration = Duration::from_millis(250);
@@ -71,7 +72,7 @@ async fn sweep(state: &State) {
 async fn note_refused(state: &State) {
     let now = state.clock.now();
     for (peer, refused) in state.addresses.refused() {
-        let row = summary(peer, refused, now, visit::request_id(state));
+        let row = summary(peer, refused, now, request_id(&*state.clock));
         if let Err(error) = state.store.transact(move |books| books.audit(&row)).await {
             tracing::error!(%error, %peer, refused, "refused requests could not be noted in the audit log");
         }

@@ -11,11 +11,11 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANS
 use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use provisor_providers::message::{Headers, Request, Response};
 use provisor_providers::server::{Admission, Server as Api, Step, TurnedAway, Visit, Work};
-use ulid::Ulid;
 
 use super::keys::RequestKeys;
 use super::{State, addresses, mounted};
 use crate::store::{Store, StoreError};
+use crate::telemetry::request_id;
 
 /// The largest body either API takes.
 const BODY_BYTES: usize = 64 * 1024;
@@ -30,20 +30,13 @@ pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, s
     }
     let Some((api, prefix)) = mounted(path) else { return plain(StatusCode::NOT_FOUND, "no API is served at this path\n") };
     let received = Instant::now();
-    let request_id = request_id(state);
+    let request_id = request_id(&*state.clock);
     let peer = addresses::peer(socket, request.headers(), &state.options.trusted_proxies);
     let served = serve(state, api, prefix, request, peer, &request_id).await;
     let (response, floor) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), Duration::ZERO));
     tokio::time::sleep_until((received + floor).into()).await;
     tracing::debug!(request_id, status = response.status, elapsed = ?received.elapsed(), "answered");
     to_http(response)
-}
-
-/// Unique and sortable by time; also the handle by which a caller's report is found in the log.
-pub(super) fn request_id(state: &State) -> String {
-    let millisecond = u64::try_from(state.clock.now().as_millisecond()).unwrap_or(0);
-    let [random @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = state.clock.seed();
-    Ulid::from_parts(millisecond, u128::from_be_bytes(random)).to_string()
 }
 
 async fn serve(

@@ -12,8 +12,8 @@ mod orders;
 mod services;
 mod sql;
 mod sqlite;
-mod sweep;
 mod transaction;
+mod upkeep;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -608,6 +608,20 @@ mod tests {
         assert_ne!(iv(first.get("password")), iv(second.get("password")));
     }
 
+    /// Eight zeros leave 90 shuffles: by chance alone, some of twenty would be equal.
+    #[test]
+    fn no_shuffle_is_sent_twice_even_in_the_worst_second() {
+        let round = || [json(500, ""), json(500, ""), json(500, ""), json(500, ""), json(200, RICH)];
+        let net = Net::new((0..4).flat_map(|_| round())).frozen_at(1_800_000_000);
+        let noted = Call { notes: vec![property("balance-before", "10000")], ..call(1) };
+        assert!(make(Change::Renew, &net, noted).is_err());
+        let sent: Vec<Option<String>> =
+            (0..net.asked().len()).map(|attempt| net.form(attempt).get("timestamp").map(str::to_owned)).collect();
+        let distinct: std::collections::BTreeSet<_> = sent.iter().collect();
+        assert_eq!(sent.len(), 20);
+        assert_eq!(distinct.len(), sent.len());
+    }
+
     #[test]
     fn a_refused_connection_is_tried_once_more() {
         let net = script(&[FAILED, OK]);
@@ -735,7 +749,7 @@ mod tests {
             let started = net.ticks();
             let noted = Call { notes: vec![property("balance-before", "10000")], ..call(1) };
             assert!(make(change, &net, noted).is_err());
-            assert!(net.ticks() - started <= Duration::from_secs(60), "{change:?}");
+            assert!(net.ticks() <= started + Duration::from_mins(1), "{change:?}");
             // Some of the time is left for looking.
             assert!(net.asked().len() >= 2 || matches!(change, Change::Create | Change::Package), "{change:?}");
         }

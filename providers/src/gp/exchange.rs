@@ -28,6 +28,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LATER: Duration = Duration::from_secs(5);
 /// Longer waits that a provider asks for are not believed.
 const MAX_RETRY_AFTER_S: u64 = 3600;
+/// The worst second has 90 shuffles, and no operation sends half as many requests.
+const MAX_REDRAWS: u32 = 100;
 /// Of the provider's words, in a problem.
 const MAX_SPOKEN: usize = 200;
 
@@ -39,6 +41,8 @@ pub(super) struct Exchange<'a> {
     /// On the world's ticks.
     until: Duration,
     rng: RefCell<StdRng>,
+    /// The shuffles sent so far. One sent twice could bring the answer that the server keeps for a resent request: old evidence.
+    shuffles: RefCell<Vec<String>>,
     /// The order's password, kept out of problems like the API key.
     password: Option<&'a SecretString>,
 }
@@ -117,7 +121,15 @@ impl<'a> Exchange<'a> {
         let mut seed = [0; 32];
         world.random(&mut seed);
         let until = world.ticks() + time;
-        Ok(Self { world, base: &at.base_url, api_key, until, rng: RefCell::new(StdRng::from_seed(seed)), password })
+        Ok(Self {
+            world,
+            base: &at.base_url,
+            api_key,
+            until,
+            rng: RefCell::new(StdRng::from_seed(seed)),
+            shuffles: RefCell::default(),
+            password,
+        })
     }
 
     /// Whether the connection is accepted.
@@ -253,7 +265,7 @@ impl<'a> Exchange<'a> {
 
     fn request(&self, ask: Ask<'_>) -> Result<Request, Problem> {
         let api_key = self.api_key.expose_secret();
-        let timestamp = hash::shuffled_timestamp(self.world.now(), &mut *self.rng.borrow_mut());
+        let timestamp = self.fresh_timestamp();
         let hash = hash::hash(api_key, ask.domain, &timestamp);
         let mut parameters = vec![("domain", ask.domain.to_owned()), ("hash", hash), ("timestamp", timestamp)];
         for (name, value) in ask.parameters {
@@ -274,6 +286,19 @@ impl<'a> Exchange<'a> {
             headers: Headers::new().with("content-type", "application/x-www-form-urlencoded").with("accept", "application/json"),
             body: form::encode(&parameters).into_bytes(),
         })
+    }
+
+    fn fresh_timestamp(&self) -> String {
+        let (mut rng, mut shuffles) = (self.rng.borrow_mut(), self.shuffles.borrow_mut());
+        let mut timestamp = hash::shuffled_timestamp(self.world.now(), &mut *rng);
+        for _ in 0..MAX_REDRAWS {
+            if !shuffles.contains(&timestamp) {
+                break;
+            }
+            timestamp = hash::shuffled_timestamp(self.world.now(), &mut *rng);
+        }
+        shuffles.push(timestamp.clone());
+        timestamp
     }
 
     /// What an HTTP answer proves. The provider documents no statuses: a status text counts below 500, success only at 2xx.

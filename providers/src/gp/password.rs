@@ -301,8 +301,8 @@ mod tests {
 
     #[test]
     fn sizes_outside_the_protocol_are_refused_before_the_cryptography() {
-        for blocks in [0, 1, 29, 30, 40] {
-            let plain = [vec![b'x'; (16 * blocks as usize).saturating_sub(1)], vec![1; usize::from(blocks > 0)]].concat();
+        for blocks in [0_usize, 1, 29, 30, 40] {
+            let plain = [vec![b'x'; (16 * blocks).saturating_sub(1)], vec![1; usize::from(blocks > 0)]].concat();
             assert_eq!(open(KEY, &forged(KEY, &plain)).is_ok(), (1..=29).contains(&blocks), "{blocks}");
         }
         assert!(open(KEY, &enveloped(KEY, &IV, &[0; 17])).is_err());

@@ -28,6 +28,8 @@ pub(super) struct Net {
     rest: Option<Reply>,
     pub(super) sent: RefCell<Vec<Request>>,
     clock: Cell<Duration>,
+    /// Where the wall clock stands still.
+    frozen_at: Option<Timestamp>,
     counter: Cell<u64>,
 }
 
@@ -38,6 +40,7 @@ impl Net {
             rest: None,
             sent: RefCell::default(),
             clock: Cell::new(Duration::ZERO),
+            frozen_at: None,
             counter: Cell::new(7),
         }
     }
@@ -49,6 +52,11 @@ impl Net {
     /// The same, with an answer to everything that the script does not cover.
     pub(super) fn then(self, reply: Reply) -> Self {
         Self { rest: Some(reply), ..self }
+    }
+
+    /// The same, with a wall clock that stands still.
+    pub(super) fn frozen_at(self, second: i64) -> Self {
+        Self { frozen_at: Some(Timestamp::from_second(second).unwrap()), ..self }
     }
 
     /// The endpoints asked, in order.
@@ -82,7 +90,7 @@ impl Outside for Net {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from_second(1_790_000_000).unwrap() + self.clock.get()
+        self.frozen_at.unwrap_or_else(|| Timestamp::from_second(1_790_000_000).unwrap() + self.clock.get())
     }
 
     fn ticks(&self) -> Duration {
@@ -106,6 +114,7 @@ pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a line of the script")]
 pub(super) fn json(status: u16, body: impl AsRef<str>) -> Reply {
     Ok(Response::new(status, "application/json", body.as_ref()))
 }

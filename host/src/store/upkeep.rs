@@ -1,4 +1,4 @@
-//! Records whose time is over, removed in small batches.
+//! What keeps a book in order: records whose time is over go in small batches, pages are checked.
 
 use jiff::{SignedDuration, Timestamp};
 use provisor_providers::books::Fault;
@@ -31,5 +31,11 @@ impl Transaction<'_> {
             swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
         }
         Ok(swept)
+    }
+
+    /// Whether the book's pages are in order, in SQLite's own words if not.
+    pub fn quick_check(&mut self) -> Result<(), Fault> {
+        let found = self.sql.first("PRAGMA quick_check(1)", &[])?.map_or(Ok(String::new()), |row| row.text(0))?;
+        if found == "ok" { Ok(()) } else { Err(Fault(format!("quick_check: {found}"))) }
     }
 }

@@ -1,0 +1,65 @@
+//! `provisor wire`: the providers' signatures by hand, to see where another implementation differs.
+
+mod gp;
+mod kernelhost;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use secrecy::SecretString;
+
+use super::{Context, Exit, Failure};
+
+/// Sign, hash and seal as the providers do, by hand
+#[derive(Args)]
+#[command(after_help = "\
+Secrets come from the environment, so that they stand in no shell history:
+  KernelHost  KH_KEY, KH_SECRET, KH_WEBHOOK_SECRET
+  GP          GP_API_KEY
+
+Examples:
+  provisor wire kernelhost sign --method GET --path /v1/me
+  provisor wire kernelhost verify-webhook --header 't=1767225600,v1=..' --body-file body.json
+  provisor wire gp hash --domain example.com
+  printf '%s' 'S3cure!pass' | provisor wire gp seal
+  provisor wire gp open --envelope 'AAECAwQF..'")]
+pub(super) struct Wire {
+    #[command(subcommand)]
+    provider: Provider,
+}
+
+#[derive(Subcommand)]
+enum Provider {
+    /// The KernelHost Reseller API: signed REST
+    #[command(subcommand, name = "kernelhost")]
+    KernelHost(kernelhost::Command),
+    /// The GP firewall reseller API: hashed forms
+    #[command(subcommand)]
+    Gp(gp::Command),
+}
+
+pub(super) fn run(command: Wire, context: &Context) -> Result<Exit, Failure> {
+    match command.provider {
+        Provider::KernelHost(command) => kernelhost::run(command, context),
+        Provider::Gp(command) => gp::run(command, context),
+    }
+}
+
+fn secret(context: &Context, variable: &str) -> Result<SecretString, Failure> {
+    context.environment.secret(variable).map_err(Failure::usage)
+}
+
+/// The bytes of a file, or with `-` of stdin. As long as they are: what is signed is the caller's own.
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let opened: io::Result<Box<dyn Read>> =
+        if file == Path::new("-") { Ok(Box::new(io::stdin())) } else { File::open(file).map(|file| Box::new(file) as _) };
+    opened
+        .and_then(|mut input| input.read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read {}", file.display()))
+        .map_err(Failure::usage)?;
+    Ok(bytes)
+}

@@ -1,0 +1,474 @@
+//! The configuration: one commented TOML file that is the default, then the environment. Unknown keys are refused, and secrets are
+//! only ever named, by environment variable or file, and read when they are needed.
+
+mod data;
+mod environment;
+mod error;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use provisor_providers::server::{LockMode, LockRule, Rules};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+pub use data::{DataError, data_directory, prepare_data};
+pub use environment::Environment;
+pub use error::Error;
+pub use secret::{SecretError, SecretRef, Value};
+
+/// The default configuration, with its comments.
+pub const DEFAULT: &str = include_str!("../config.default.toml");
+
+/// A configuration file larger than this is not one, in bytes.
+const FILE_MAX: u64 = 1024 * 1024;
+
+/// Everything an operator can choose. `config.default.toml` says what each setting means.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Config {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+    pub store: Store,
+    pub plugin: Plugin,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub profiles: BTreeMap<String, Profile>,
+}
+
+impl Config {
+    /// Reads a file, then the environment's overrides. Relative secret files come out absolute: they start at the file's folder.
+    pub fn load(file: &Path, environment: &Environment) -> Result<Self, Error> {
+        let unreadable = |source| Error::Unreadable { file: file.to_owned(), source };
+        let size = file.metadata().map_err(unreadable)?.len();
+        if size > FILE_MAX {
+            return Err(Error::TooLarge { file: file.to_owned(), size });
+        }
+        let text = std::fs::read_to_string(file).map_err(unreadable)?;
+        let mut config = Self::parse(&text, file, environment)?;
+        let folder = std::path::absolute(file).map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
+        for reference in config.profiles.values_mut().flat_map(Profile::references_mut) {
+            reference.anchor(&folder);
+        }
+        Ok(config)
+    }
+
+    /// The default, then the environment's overrides.
+    pub fn standard(environment: &Environment) -> Result<Self, Error> {
+        Self::parse(DEFAULT, Path::new("config.default.toml"), environment)
+    }
+
+    fn parse(text: &str, file: &Path, environment: &Environment) -> Result<Self, Error> {
+        let mut table: toml::Table = toml::from_str(text).map_err(|why| error::syntax(&why, text, file))?;
+        let overrides = environment::apply(&mut table, environment)?;
+        // Read from text again, since only text has the positions that tell which key an error is about.
+        let overridden = toml::to_string(&table).unwrap_or_default();
+        let effective = if overrides.is_empty() { text } else { &overridden };
+        toml::from_str(effective)
+            .map_err(|why| error::refusal(&why, effective))
+            .and_then(|config| check(&config).map(|()| config))
+            .map_err(|refusal| refusal.placed(&overrides, text, file))
+    }
+
+    /// The rules that the providers' servers go by.
+    pub fn rules(&self) -> Rules {
+        let Server { lock, fulfilment, gp, .. } = self.server.clone().unwrap_or_default();
+        let mode = match lock.mode {
+            LockScope::Scoped => LockMode::Scoped,
+            LockScope::Faithful => LockMode::Faithful,
+        };
+        Rules {
+            lock: LockRule {
+                mode,
+                failures: lock.failures,
+                window_s: i64::from(lock.window_s),
+                duration_s: i64::from(lock.duration_s),
+            },
+            fulfilment_delay: Duration::from_millis(u64::from(fulfilment.delay_ms)),
+            freshness: gp.freshness,
+            renew_dedupe: gp.renew_dedupe,
+        }
+    }
+}
+
+/// The asking wing.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Gateway {
+    pub listen: Listen,
+}
+
+/// The answering wing.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub trusted_proxies: Vec<Network>,
+    pub limits: Limits,
+    pub lock: Lock,
+    pub fulfilment: Fulfilment,
+    pub gp: Gp,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+            lock: Lock::default(),
+            fulfilment: Fulfilment::default(),
+            gp: Gp::default(),
+        }
+    }
+}
+
+/// How much one address may ask.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Limits {
+    pub per_ip_per_minute: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { per_ip_per_minute: 600 }
+    }
+}
+
+/// When failed signatures lock a key.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Lock {
+    pub mode: LockScope,
+    pub failures: u32,
+    pub window_s: u32,
+    pub duration_s: u32,
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Self { mode: LockScope::Scoped, failures: 5, window_s: 600, duration_s: 900 }
+    }
+}
+
+/// Whom a lock keeps out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LockScope {
+    /// The failing network first.
+    Scoped,
+    /// Everybody.
+    Faithful,
+}
+
+/// What happens once an order is paid.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Fulfilment {
+    pub mode: FulfilmentMode,
+    pub delay_ms: u32,
+}
+
+impl Default for Fulfilment {
+    fn default() -> Self {
+        Self { mode: FulfilmentMode::Simulated, delay_ms: 1000 }
+    }
+}
+
+/// Who makes the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FulfilmentMode {
+    /// Nobody: it exists in the books only.
+    Simulated,
+}
+
+/// The GP API's own rules.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Gp {
+    pub freshness: bool,
+    pub renew_dedupe: bool,
+}
+
+impl Default for Gp {
+    fn default() -> Self {
+        Self { freshness: true, renew_dedupe: true }
+    }
+}
+
+/// Where the books are.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Store {
+    pub url: StoreUrl,
+}
+
+/// What one call of a provider's component may use.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Plugin {
+    pub cpu_ms: u32,
+    pub timeout_ms: u32,
+    pub memory_mib: u32,
+    pub instances: u32,
+}
+
+impl Default for Plugin {
+    fn default() -> Self {
+        Self { cpu_ms: 2000, timeout_ms: 60_000, memory_mib: 64, instances: 32 }
+    }
+}
+
+/// A provider, where it is, and as whom to ask.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Profile {
+    pub provider: String,
+    pub base_url: BaseUrl,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Value>,
+    pub secret: SecretRef,
+    #[serde(default)]
+    pub allow_private: bool,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, Value>,
+}
+
+/// A profile's credentials and settings, read from where the configuration names them.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The public half; empty where the provider has none.
+    pub key: SecretString,
+    /// The secret half.
+    pub secret: SecretString,
+    /// What the provider's description asks for; any of them may be a secret.
+    pub settings: BTreeMap<String, SecretString>,
+}
+
+impl Profile {
+    /// Reads what the profile names. To be called for each use, so that a replaced file or variable counts at once.
+    pub fn credentials(&self, environment: &Environment) -> Result<Credentials, SecretError> {
+        let read = |(name, value): (&String, &Value)| Ok((name.clone(), value.read(environment)?));
+        Ok(Credentials {
+            key: self.key.as_ref().map_or_else(|| Ok(SecretString::default()), |key| key.read(environment))?,
+            secret: self.secret.read(environment)?,
+            settings: self.settings.iter().map(read).collect::<Result<_, SecretError>>()?,
+        })
+    }
+
+    fn references_mut(&mut self) -> impl Iterator<Item = &mut SecretRef> {
+        let values = self.key.iter_mut().chain(self.settings.values_mut()).filter_map(Value::reference_mut);
+        std::iter::once(&mut self.secret).chain(values)
+    }
+}
+
+/// What the types cannot say alone. The refusal names the key it is about.
+fn check(config: &Config) -> Result<(), error::Refusal> {
+    for (name, profile) in &config.profiles {
+        let refuse = |key: &[&str], message: String| {
+            Err(error::Refusal { key: ["profiles", name.as_str()].iter().chain(key).map(ToString::to_string).collect(), message })
+        };
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        {
+            return refuse(&[], "a profile's name is 1 to 64 of A-Z a-z 0-9 . _ -".to_owned());
+        }
+        if profile.base_url.is_plain() && !profile.allow_private {
+            return refuse(
+                &["base_url"],
+                "plain http shows passwords to everybody on the way: use https, or for a \
+                 development server on a private address set allow_private = true"
+                    .to_owned(),
+            );
+        }
+        let is_secret = |key: &&String| ["secret", "password", "token"].iter().any(|end| key.ends_with(end));
+        let literal = |key: &&String| profile.settings.get(*key).is_some_and(Value::is_literal);
+        if let Some(key) = profile.settings.keys().filter(is_secret).find(literal) {
+            return refuse(&["settings", key], secret::LITERAL.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Where the gateway listens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Listen {
+    /// An address and port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A socket's path.
+    Unix(PathBuf),
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 7070)))
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("after `unix:` comes the path of the socket".to_owned()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| {
+                format!("`{text}` is neither an address and port such as `127.0.0.1:7070` nor a socket such as `unix:/run/provisor.sock`")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A network, or a single address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network(pub IpNet);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse()
+            .or_else(|_| address())
+            .map(Self)
+            .map_err(|_| format!("`{text}` is neither an address such as `10.0.0.1` nor a network such as `10.0.0.0/8`"))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where the books are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum StoreUrl {
+    /// A file; a relative path starts at the data directory.
+    Sqlite(PathBuf),
+}
+
+impl Default for StoreUrl {
+    fn default() -> Self {
+        Self::Sqlite("provisor.db".into())
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            // The text may hold a password, so it is not shown.
+            Some(("postgres" | "postgresql", _)) => {
+                Err("PostgreSQL is not supported by this version; use `sqlite:PATH`".to_owned())
+            }
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            _ => Err("a store is `sqlite:PATH`, such as `sqlite:provisor.db`".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Sqlite(path) = self;
+        write!(f, "sqlite:{}", path.display())
+    }
+}
+
+/// The address of a provider's API: http or https, without user, query, fragment or trailing slash.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BaseUrl(String);
+
+impl BaseUrl {
+    /// The address.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is http without TLS.
+    pub fn is_plain(&self) -> bool {
+        self.0.starts_with("http:")
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The text is not shown: somebody may have put a password into it.
+        let url = Url::parse(text)
+            .map_err(|why| format!("no web address ({why}); right is one such as `https://api.example.com/v1`"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err("a web address begins with `https://`".to_owned());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("no user or password belongs into the address; use `key` and `secret`".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("an API's address has neither `?` nor `#`".to_owned());
+        }
+        Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A value that stands as a text in the file.
+macro_rules! text {
+    ($($name:ty),*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.to_string()
+            }
+        }
+    )*};
+}
+text!(Listen, Network, StoreUrl, BaseUrl);
+
+#[cfg(test)]
+mod tests;

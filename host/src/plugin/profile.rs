@@ -114,6 +114,8 @@ impl Profile {
                 .settings
                 .iter()
                 .map(|(name, value)| Setting { name: name.clone(), value: value.expose_secret().to_owned() })
+                // A client that leans on TLS alone refuses plain http unless it is told.
+                .chain(self.allow_private.then(|| Setting { name: "allow_private".to_owned(), value: "true".to_owned() }))
                 .collect(),
         })
     }

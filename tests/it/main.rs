@@ -1,5 +1,6 @@
 //! The whole house under test.
 
 mod architecture;
+mod conformance;
 mod kernelhost_books;
 mod kernelhost_orders;

@@ -6,4 +6,5 @@ pub mod faults;
 pub mod house;
 pub mod http;
 pub mod resellers;
+pub mod rounds;
 pub mod world;

@@ -2,5 +2,6 @@
 
 mod architecture;
 mod conformance;
+mod gp_books;
 mod kernelhost_books;
 mod kernelhost_orders;

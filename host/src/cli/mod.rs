@@ -1,13 +1,18 @@
 //! The command line: one file per command, one printer, one meaning per exit code.
 
 mod book;
+mod call;
 mod completions;
 mod config;
+mod demo;
+mod doctor;
 mod key;
 pub mod output;
 mod paths;
+mod plugin;
 mod product;
 mod reseller;
+mod sandbox;
 mod serve;
 mod wire;
 
@@ -72,10 +77,14 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Serve(serve::Serve),
+    Call(call::Call),
     Reseller(reseller::Reseller),
     Key(key::Key),
     Product(product::Product),
+    Plugin(plugin::Plugin),
+    Doctor(doctor::Doctor),
     Config(config::Config),
     Wire(wire::Wire),
     Completions(completions::Completions),
@@ -145,6 +154,10 @@ fn run(cli: Cli, output: Output) -> Exit {
     let ended = telemetry::init(log_format, &log).map_err(Failure::usage).and_then(|()| {
         let context = Context { environment: Environment::of_process(), paths, output };
         match cli.command {
+            Command::Demo(command) => demo::run(&command, &context),
+            Command::Call(command) => call::run(command, &context),
+            Command::Plugin(command) => plugin::run(command, &context),
+            Command::Doctor(command) => doctor::run(&command, &context),
             Command::Serve(command) => serve::run(&command, &context),
             Command::Reseller(command) => reseller::run(command, &context),
             Command::Key(command) => key::run(command, &context),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use provisor_providers::server::{LockMode, LockRule, Rules};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -228,13 +228,14 @@ pub struct Store {
 pub struct Plugin {
     pub cpu_ms: u32,
     pub timeout_ms: u32,
+    pub change_timeout_ms: u32,
     pub memory_mib: u32,
-    pub instances: u32,
+    pub concurrency: u32,
 }
 
 impl Default for Plugin {
     fn default() -> Self {
-        Self { cpu_ms: 2000, timeout_ms: 60_000, memory_mib: 64, instances: 32 }
+        Self { cpu_ms: 200, timeout_ms: 60_000, change_timeout_ms: 300_000, memory_mib: 32, concurrency: 64 }
     }
 }
 
@@ -244,10 +245,13 @@ impl Default for Plugin {
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct Profile {
     pub provider: String,
-    pub base_url: BaseUrl,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<BaseUrl>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Value>,
     pub secret: SecretRef,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     #[serde(default)]
     pub allow_private: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -258,7 +262,7 @@ pub struct Profile {
 #[derive(Debug)]
 pub struct Credentials {
     /// The public half; empty where the provider has none.
-    pub key: SecretString,
+    pub key: String,
     /// The secret half.
     pub secret: SecretString,
     /// What the provider's description asks for; any of them may be a secret.
@@ -270,7 +274,10 @@ impl Profile {
     pub fn credentials(&self, environment: &Environment) -> Result<Credentials, SecretError> {
         let read = |(name, value): (&String, &Value)| Ok((name.clone(), value.read(environment)?));
         Ok(Credentials {
-            key: self.key.as_ref().map_or_else(|| Ok(SecretString::default()), |key| key.read(environment))?,
+            key: self
+                .key
+                .as_ref()
+                .map_or_else(|| Ok(String::new()), |key| Ok(key.read(environment)?.expose_secret().to_owned()))?,
             secret: self.secret.read(environment)?,
             settings: self.settings.iter().map(read).collect::<Result<_, SecretError>>()?,
         })
@@ -292,7 +299,7 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
         {
             return refuse(&[], "a profile's name is 1 to 64 of A-Z a-z 0-9 . _ -".to_owned());
         }
-        if profile.base_url.is_plain() && !profile.allow_private {
+        if profile.base_url.as_ref().is_some_and(BaseUrl::is_plain) && !profile.allow_private {
             return refuse(
                 &["base_url"],
                 "plain http shows passwords to everybody on the way: use https, or for a \

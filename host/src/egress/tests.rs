@@ -199,7 +199,7 @@ async fn a_closed_port_means_not_sent() {
     let closed = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
     let base = format!("http://127.0.0.1:{closed}/");
     let error = egress(&base, &[], quick()).send(get(&base), None).await.unwrap_err();
-    assert!(matches!(error, EgressError::Connect(std::io::ErrorKind::ConnectionRefused)) && !error.sent(), "{error:?}");
+    assert!(matches!(error, EgressError::Connect(io::ErrorKind::ConnectionRefused)) && !error.sent(), "{error:?}");
 }
 
 #[tokio::test]

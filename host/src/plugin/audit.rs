@@ -5,6 +5,8 @@ use wasmparser::{Encoding, Parser, Payload};
 
 /// The interfaces a component may import, of WASI 0.2. The built-in component imports exactly these.
 const IMPORTS: &str = include_str!("imports.txt");
+/// What others may import besides: standard libraries seed their hash maps with it.
+const ALSO: &str = "wasi:random/insecure-seed";
 
 /// The version of WASI whose interfaces are provided; later patch releases only add to them.
 const WASI: &str = "0.2";
@@ -67,7 +69,7 @@ pub struct Contents {
 }
 
 /// Reads a component without running it. The refusals name everything that is wrong with it.
-pub fn audit(bytes: &[u8]) -> (Contents, Vec<Refusal>) {
+pub(super) fn audit(bytes: &[u8]) -> (Contents, Vec<Refusal>) {
     let mut contents = Contents { size: bytes.len(), sha256: hex::encode(Sha256::digest(bytes)), ..Contents::default() };
     if bytes.len() > SIZE_MAX {
         return (contents, vec![Refusal::TooLarge(bytes.len())]);
@@ -129,7 +131,7 @@ fn is_provided(import: &str) -> bool {
 }
 
 fn provided() -> impl Iterator<Item = &'static str> {
-    IMPORTS.lines().filter(|line| !line.starts_with('#') && !line.is_empty())
+    IMPORTS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).chain([ALSO])
 }
 
 fn spoken(exports: &[String]) -> Option<String> {

@@ -128,6 +128,15 @@ impl Caller {
         Ok(Self(Arc::new(Bound { plugin, profile, base_url, egress })))
     }
 
+    /// The same, but its component is told another base URL than the one that decides where it may go: what a component that
+    /// goes astray would do.
+    #[must_use]
+    pub fn told_base_url(&self, base_url: &str) -> Self {
+        let Bound { plugin, profile, egress, .. } = &*self.0;
+        let (plugin, profile, egress) = (plugin.clone(), profile.clone(), egress.clone());
+        Self(Arc::new(Bound { plugin, profile, base_url: base_url.to_owned(), egress }))
+    }
+
     /// The profile it was made for.
     pub fn profile(&self) -> &Profile {
         &self.0.profile

@@ -105,18 +105,16 @@ impl Profile {
 
     /// The contract's form, for the length of one call.
     pub(super) fn connection(&self, base_url: &str) -> Exposed {
+        let setting =
+            |(name, value): (&String, &SecretString)| Setting { name: name.clone(), value: value.expose_secret().to_owned() };
+        // A client that refuses plain http by itself has to know that the operator allowed it; egress checks the address.
+        let private = self.allow_private.then(|| Setting { name: "allow_private".to_owned(), value: "true".to_owned() });
         Exposed(Connection {
             provider: self.provider.clone(),
             base_url: base_url.to_owned(),
             key: self.key.clone(),
             secret: self.secret.expose_secret().to_owned(),
-            settings: self
-                .settings
-                .iter()
-                .map(|(name, value)| Setting { name: name.clone(), value: value.expose_secret().to_owned() })
-                // A client that leans on TLS alone refuses plain http unless it is told.
-                .chain(self.allow_private.then(|| Setting { name: "allow_private".to_owned(), value: "true".to_owned() }))
-                .collect(),
+            settings: self.settings.iter().map(setting).chain(private).collect(),
         })
     }
 }

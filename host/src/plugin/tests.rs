@@ -2,12 +2,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::contract::{Call, Effect, Money, Order, Outcome, ProblemKind, Retry, ServiceRef};
 use super::*;
 use crate::egress::upstream::{Step, Upstream, ok};
 
+const BALANCE: &str = r#"{"balance":{"amount":"12.50","currency":"EUR"},"card_on_file":false}"#;
 const SECRET: &str = "MARKED-secret-of-the-profile";
 
 fn quick() -> Options {
@@ -28,8 +30,14 @@ fn profile(upstream: &Upstream) -> Profile {
     }
 }
 
+/// The built-in component, compiled once for all tests.
+async fn builtin_plugin() -> &'static Plugin {
+    static PLUGIN: OnceCell<Plugin> = OnceCell::const_new();
+    PLUGIN.get_or_init(|| async { Host::start(quick()).unwrap().builtin().await.unwrap() }).await
+}
+
 async fn bound(upstream: &Upstream) -> Caller {
-    Host::start(quick()).unwrap().builtin().await.unwrap().bind(profile(upstream)).unwrap()
+    builtin_plugin().await.bind(profile(upstream)).unwrap()
 }
 
 fn call(deadline_ms: u32) -> Call {
@@ -45,7 +53,7 @@ fn order(note: Option<String>) -> Order {
 async fn the_builtin_component_asks_and_changes() {
     let upstream = Upstream::start(|request| {
         if request.starts_with("GET") {
-            ok(r#"{"balance":{"amount":"12.50","currency":"EUR"},"card_on_file":false}"#)
+            ok(BALANCE)
         } else {
             ok(r#"{"id":17,"status":"paid","product_id":42,"billing_cycle":"monthly","service_id":null,"invoice_id":3}"#)
         }
@@ -78,7 +86,7 @@ async fn a_component_can_tell_failures_apart() {
         assert_eq!((problem.kind, problem.effect), (kind, effect), "{}", problem.message);
     }
     let upstream = Upstream::start(|_| ok("{}")).await;
-    let plugin = Host::start(quick()).unwrap().builtin().await.unwrap();
+    let plugin = builtin_plugin().await;
     let closed = Profile { base_url: Some("http://127.0.0.1:1".to_owned()), ..profile(&upstream) };
     let problem = plugin.bind(closed).unwrap().create(call(1500), order(None)).await.unwrap_err();
     assert_eq!((problem.kind, problem.effect), (ProblemKind::Unreachable, Effect::None), "{}", problem.message);
@@ -87,8 +95,9 @@ async fn a_component_can_tell_failures_apart() {
 #[tokio::test]
 async fn a_silent_provider_leaves_an_unknown_effect() {
     let upstream = Upstream::start(|_| vec![Step::Wait(Duration::from_secs(60))]).await;
+    let caller = bound(&upstream).await;
     let started = std::time::Instant::now();
-    let problem = bound(&upstream).await.create(call(1500), order(None)).await.unwrap_err();
+    let problem = caller.create(call(1500), order(None)).await.unwrap_err();
     assert_eq!(problem.effect, Effect::Unknown, "{}", problem.message);
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }
@@ -96,7 +105,7 @@ async fn a_silent_provider_leaves_an_unknown_effect() {
 #[tokio::test]
 async fn an_unknown_provider_and_unfit_profiles_are_named() {
     let upstream = Upstream::start(|_| ok("{}")).await;
-    let plugin = Host::start(quick()).unwrap().builtin().await.unwrap();
+    let plugin = builtin_plugin().await;
     let refused = |profile: Profile| plugin.bind(profile).map(|_| ()).unwrap_err().to_string();
     let known = "there is no provider `nobody`; there are: kernelhost, gp";
     assert_eq!(refused(Profile { provider: "nobody".to_owned(), ..profile(&upstream) }), known);
@@ -201,12 +210,12 @@ async fn refused_bytes_never_run() {
 
 #[tokio::test]
 async fn a_compiled_component_is_used_again() {
-    let (dir, upstream) = (tempfile::tempdir().unwrap(), Upstream::start(|_| ok("{}")).await);
+    let (dir, upstream) = (tempfile::tempdir().unwrap(), Upstream::start(|_| ok(BALANCE)).await);
     for _ in 0..2 {
         let cache = Some(Cache::open(dir.path().join("cache"), Zeroizing::new([7; 32])).unwrap());
         let host = Host::start(Options { cache, ..quick() }).unwrap();
         let caller = host.builtin().await.unwrap().bind(profile(&upstream)).unwrap();
-        assert!(caller.check().await.is_err_and(|problem| problem.kind == ProblemKind::Protocol));
+        assert_eq!(caller.balance().await.map(|money| money.minor), Ok(1250));
     }
     assert_eq!(std::fs::read_dir(dir.path().join("cache")).unwrap().count(), 1);
 }

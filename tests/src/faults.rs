@@ -188,11 +188,7 @@ async fn forward(server: SocketAddr, request: Request<Full<Bytes>>) -> Result<Re
     Ok(Response::from_parts(head, Full::new(body)))
 }
 
-async fn distort(
-    answer: Answer,
-    served: Option<Response<Full<Bytes>>>,
-    echo: &str,
-) -> Result<Response<Full<Bytes>>, io::Error> {
+async fn distort(answer: Answer, served: Option<Response<Full<Bytes>>>, echo: &str) -> Result<Response<Full<Bytes>>, io::Error> {
     let html = || Bytes::from_static(b"<!doctype html><title>Hello</title><p>Something else entirely.");
     let made = |status: u16, content_type: &str, body: Bytes| {
         let response = Response::builder().status(status).header(CONTENT_TYPE, content_type);

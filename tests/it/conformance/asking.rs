@@ -1,10 +1,10 @@
 //! What is told without a change: capabilities, shapes, and the failures that concern every operation alike.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::rc::Rc;
 
 use provisor_providers::contract::{Effect, Problem, ProblemKind, Retry, Service, State};
 use provisor_providers::provisioning::Connection;
+use tokio::task::JoinSet;
 
 use super::bench::{Bench, Candidate, Operation, reference};
 
@@ -108,13 +108,22 @@ pub(super) async fn a_wrong_secret_is_unauthorized_everywhere(candidate: Candida
 }
 
 pub(super) async fn a_closed_port_is_unreachable_everywhere(candidate: Candidate) {
-    let bench = candidate.bench().await;
+    let bench = Rc::new(candidate.bench().await);
     let service = bench.service().await;
     bench.upstream.close().await;
+    // Each tries for a while.
+    let mut asking = JoinSet::new();
     for operation in online(&bench) {
-        let failed = ask(&bench, &bench.at, &operation, &service).await.unwrap_err();
-        assert_eq!((failed.kind, failed.effect), (ProblemKind::Unreachable, Effect::None), "{operation}: {}", failed.message);
-        assert!(!matches!(failed.retry, Retry::Never), "{operation}");
+        let (bench, service) = (Rc::clone(&bench), service.clone());
+        asking.spawn_local(async move {
+            let failed = ask(&bench, &bench.at, &operation, &service).await.unwrap_err();
+            let expected = (ProblemKind::Unreachable, Effect::None);
+            assert_eq!((failed.kind, failed.effect), expected, "{operation}: {}", failed.message);
+            assert!(!matches!(failed.retry, Retry::Never), "{operation}");
+        });
+    }
+    while let Some(ended) = asking.join_next().await {
+        ended.unwrap();
     }
 }
 
@@ -125,34 +134,27 @@ fn online(bench: &Bench) -> Vec<String> {
 }
 
 /// Calls an operation with good arguments.
-fn ask<'a>(
-    bench: &'a Bench,
-    at: &'a Connection,
-    operation: &'a str,
-    service: &'a Service,
-) -> Pin<Box<dyn Future<Output = Result<(), Problem>> + 'a>> {
-    Box::pin(async move {
-        let (client, world, id) = (bench.client, &bench.world, reference(service));
-        match operation {
-            "check" => bench.told(client.check(world, at).await).map(drop),
-            "balance" => bench.told(client.balance(world, at).await).map(drop),
-            "catalog" => bench.told(client.catalog(world, at).await).map(drop),
-            "list-services" => bench.told(client.list_services(world, at, None).await).map(drop),
-            "status" => bench.told(client.status(world, at, id).await).map(drop),
-            "credentials" => hidden(bench, client.credentials(world, at, id).await),
-            "sign-on" => hidden(bench, client.sign_on(world, at, id, target(bench)).await),
-            "invoices" => bench.told(client.invoices(world, at, None).await).map(drop),
-            "invoice-pdf" => bench.told(client.invoice_pdf(world, at, invoice(bench).await).await).map(drop),
-            "receive" => bench.told(client.receive(world, at, &[], b"{}")).map(drop),
-            change => {
-                let operation = Operation::ALL.into_iter().find(|operation| operation.name() == change).unwrap();
-                let mut intent = bench.intend_at(at, operation, Some(service)).await?;
-                // Waiting longer would show nothing more.
-                intent.call.deadline_ms = 5_000;
-                bench.told(bench.perform(at, intent).await).map(drop)
-            }
+async fn ask(bench: &Bench, at: &Connection, operation: &str, service: &Service) -> Result<(), Problem> {
+    let (client, world, id) = (bench.client, &bench.world, reference(service));
+    match operation {
+        "check" => bench.told(client.check(world, at).await).map(drop),
+        "balance" => bench.told(client.balance(world, at).await).map(drop),
+        "catalog" => bench.told(client.catalog(world, at).await).map(drop),
+        "list-services" => bench.told(client.list_services(world, at, None).await).map(drop),
+        "status" => bench.told(client.status(world, at, id).await).map(drop),
+        "credentials" => hidden(bench, client.credentials(world, at, id).await),
+        "sign-on" => hidden(bench, client.sign_on(world, at, id, target(bench)).await),
+        "invoices" => bench.told(client.invoices(world, at, None).await).map(drop),
+        "invoice-pdf" => bench.told(client.invoice_pdf(world, at, invoice(bench).await).await).map(drop),
+        "receive" => bench.told(client.receive(world, at, &[], b"{}")).map(drop),
+        change => {
+            let operation = Operation::ALL.into_iter().find(|operation| operation.name() == change).unwrap();
+            let mut intent = bench.intend_at(at, operation, Some(service)).await?;
+            // Waiting longer would show nothing more.
+            intent.call.deadline_ms = 5_000;
+            bench.told(bench.perform(at, intent).await).map(drop)
         }
-    })
+    }
 }
 
 /// What is handed out is secret; what a failure says is not.

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use provisor::plugin::{Caller, Host, Options, Plugin, Profile};
 use provisor_providers::contract::{
-    Account, Call, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction, Problem, Property, ProviderInfo,
-    Service, ServicePage, ServiceRef, Setting,
+    Account, Call, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction, Problem, Property,
+    ProviderInfo, Service, ServicePage, ServiceRef, Setting,
 };
 use provisor_providers::outside::Outside;
 use provisor_providers::provisioning::{Connection, Provisioning};
@@ -150,13 +150,7 @@ impl Provisioning for ThroughComponent {
         both(self.bind(at).credentials(same(service)).await)
     }
 
-    async fn sign_on(
-        &self,
-        _: &dyn Outside,
-        at: &Connection,
-        service: ServiceRef,
-        target: String,
-    ) -> Result<FormPost, Problem> {
+    async fn sign_on(&self, _: &dyn Outside, at: &Connection, service: ServiceRef, target: String) -> Result<FormPost, Problem> {
         both(self.bind(at).sign_on(same(service), target).await)
     }
 

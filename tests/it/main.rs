@@ -1,6 +1,7 @@
 //! The whole house under test.
 
 mod architecture;
+mod conformance;
 mod foreign_clients;
 mod gp_books;
 mod kernelhost_books;

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
 
+pub mod faults;
 pub mod house;
 pub mod http;
 pub mod resellers;
+pub mod rounds;
+pub mod world;

@@ -17,14 +17,13 @@ const MAX_NAME: usize = 128;
 
 /// Verifies a webhook, then reads it: nothing of an unsigned body is looked at.
 pub(super) fn receive(world: &dyn Outside, at: &Connection, headers: &[Property], body: &[u8]) -> Result<Vec<Event>, Problem> {
-    let verified = match at.setting("webhook_secret").filter(|secret| !secret.is_empty()) {
-        Some(secret) => signature(headers).and_then(|header| webhook::verify(header, body, &[secret.as_bytes()], world.now())),
-        None => Err(Rejected::NoSecret),
-    };
-    verified.map_err(|rejected| Problem {
-        retry: if rejected == Rejected::NoSecret { Retry::AfterFix } else { Retry::Never },
-        ..problem(ProblemKind::Unauthorized, format!("the webhook was refused: {rejected}"))
+    let secret = at.setting("webhook_secret").filter(|secret| !secret.is_empty()).ok_or_else(|| Problem {
+        retry: Retry::AfterFix,
+        ..problem(ProblemKind::Unsupported, "webhooks cannot be verified: the profile has no `webhook_secret`")
     })?;
+    signature(headers)
+        .and_then(|header| webhook::verify(header, body, &[secret.as_bytes()], world.now()))
+        .map_err(|rejected| problem(ProblemKind::Unauthorized, format!("the webhook was refused: {rejected}")))?;
     let told: Value = serde_json::from_slice(body).map_err(|_| unreadable("is not JSON"))?;
     Ok(vec![event(&told)?])
 }
@@ -159,7 +158,7 @@ mod tests {
             let forged = webhook::header(&[b""], EPOCH, body.as_bytes());
             let headers = [header("KH-Webhook-Signature", &forged)];
             let problem = receive(&Net::new([]), &at.into(), &headers, body.as_bytes()).unwrap_err();
-            assert_eq!((problem.kind, problem.retry), (ProblemKind::Unauthorized, Retry::AfterFix));
+            assert_eq!((problem.kind, problem.retry), (ProblemKind::Unsupported, Retry::AfterFix));
         }
     }
 

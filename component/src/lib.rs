@@ -18,7 +18,7 @@ provisor_providers::contract::generated::export!(Component);
 
 impl contract::provisioning::Guest for Component {
     fn describe() -> Vec<ProviderInfo> {
-        provisor_providers::PROVIDERS.iter().map(|provider| provider.client.info()).collect()
+        provisor_providers::CLIENTS.iter().map(|(_, client)| client.info()).collect()
     }
 
     fn check(at: contract::Connection) -> Result<Account, Problem> {
@@ -129,8 +129,8 @@ fn ask<T>(
 
 /// The provider that a connection names, and the connection in the form that prints no secret.
 fn meet(at: contract::Connection) -> Result<(&'static dyn Provisioning, Connection), Problem> {
-    let Some(provider) = provisor_providers::find(&at.provider) else {
-        return Err(invalid("provider", format!("there is no provider `{}`", at.provider)));
-    };
-    Ok((provider.client, at.into()))
+    match provisor_providers::CLIENTS.iter().find(|(id, _)| *id == at.provider) {
+        Some((_, client)) => Ok((*client, at.into())),
+        None => Err(invalid("provider", format!("there is no provider `{}`", at.provider))),
+    }
 }

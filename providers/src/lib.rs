@@ -24,11 +24,25 @@ pub struct Provider {
     pub server: &'static dyn server::Server,
 }
 
-/// Every provider there is. Nothing outside this crate lists them.
-pub static PROVIDERS: &[Provider] = &[
-    Provider { id: "kernelhost", client: &kernelhost::client::Client, server: &kernelhost::server::Server },
-    Provider { id: "gp", client: &gp::client::Client, server: &gp::server::Server },
-];
+/// An asking end with the id of its provider.
+pub type Client = (&'static str, &'static dyn provisioning::Provisioning);
+
+/// Both lists from one. The component names clients alone: what it does not name, the linker leaves out of it.
+macro_rules! providers {
+    ($($module:ident,)+) => {
+        /// Every provider there is. Nothing outside this crate lists them.
+        pub static PROVIDERS: &[Provider] =
+            &[$(Provider { id: stringify!($module), client: &$module::client::Client, server: &$module::server::Server },)+];
+
+        /// The asking end of every provider.
+        pub static CLIENTS: &[Client] = &[$((stringify!($module), &$module::client::Client),)+];
+    };
+}
+
+providers! {
+    kernelhost,
+    gp,
+}
 
 /// The provider of an id, such as `kernelhost`.
 pub fn find(id: &str) -> Option<&'static Provider> {

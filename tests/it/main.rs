@@ -2,6 +2,8 @@
 
 mod architecture;
 mod conformance;
+mod foreign_clients;
 mod gp_books;
 mod kernelhost_books;
 mod kernelhost_orders;
+mod vectors;

@@ -1,5 +1,7 @@
 //! The component and the profiles, made ready for a command.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, anyhow};
 
 use super::book::Home;
@@ -11,15 +13,16 @@ impl Context {
     pub(super) fn engine(home: &Home) -> Result<Host, Failure> {
         let plugin = &home.config.plugin;
         let limits = Limits {
-            cpu: std::time::Duration::from_millis(plugin.cpu_ms.into()),
-            wall: std::time::Duration::from_millis(plugin.timeout_ms.into()),
+            cpu: Duration::from_millis(plugin.cpu_ms.into()),
+            wall: Duration::from_millis(plugin.timeout_ms.into()),
+            change_wall: Duration::from_millis(plugin.change_timeout_ms.into()),
             memory: plugin.memory_mib as usize * 1024 * 1024,
             ..Limits::default()
         };
         let key = home.vault.derived_key("compiled components");
         let cache = key.map(|key| Cache::open(home.directory.join("compiled"), key)).transpose();
         let cache = cache.context("cannot keep compiled components").map_err(Failure::failed)?;
-        Host::start(Options { limits, concurrency: plugin.instances, cache, ..Options::default() }).map_err(Failure::failed)
+        Host::start(Options { limits, concurrency: plugin.concurrency, cache, ..Options::default() }).map_err(Failure::failed)
     }
 
     /// The component as a profile of the configuration sees it.
@@ -36,11 +39,11 @@ impl Context {
         let bound = plugin.bind(Profile {
             name: name.to_owned(),
             provider: profile.provider.clone(),
-            base_url: Some(profile.base_url.as_str().to_owned()),
-            key: secrecy::ExposeSecret::expose_secret(&credentials.key).to_owned(),
+            base_url: profile.base_url.as_ref().map(|url| url.as_str().to_owned()),
+            key: credentials.key,
             secret: credentials.secret,
             settings: credentials.settings,
-            hosts: Vec::new(),
+            hosts: profile.hosts.clone(),
             allow_private: profile.allow_private,
         });
         bound.with_context(|| format!("profile `{name}` cannot be used")).map_err(Failure::usage)

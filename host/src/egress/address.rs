@@ -7,7 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 /// IPv4 addresses that are not the public internet: the IANA special-purpose registry, without its two globally reachable anycast
 /// services (AS112, AMT) that are forwarded as any address.
 const SPECIAL_V4: [Ipv4Net; 15] = [
-    Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
     Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
     Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
     Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),

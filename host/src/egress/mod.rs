@@ -61,7 +61,7 @@ impl Default for EgressOptions {
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(30),
             between_bytes_timeout: Duration::from_secs(10),
-            total_timeout: Duration::from_secs(60),
+            total_timeout: Duration::from_mins(1),
             idle_timeout: Duration::from_secs(30),
             extra_roots: Vec::new(),
         }

@@ -133,7 +133,7 @@ async fn a_name_leads_nowhere_else() {
 
 #[tokio::test]
 async fn silence_and_slowness_end_in_time() {
-    let wait = Step::Wait(Duration::from_secs(60));
+    let wait = Step::Wait(Duration::from_mins(1));
     let head = Step::Say(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nbegin".to_vec());
     let drip: Vec<Step> = [head.clone()]
         .into_iter()

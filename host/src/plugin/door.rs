@@ -89,3 +89,50 @@ fn code(error: &EgressError) -> Error {
         EgressError::ResponseBroken(_) => Error::HttpResponseIncomplete,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+
+    use super::*;
+    use crate::egress::upstream::{Upstream, ok};
+    use crate::egress::{EgressOptions, EgressPolicy, SystemResolver};
+
+    fn door(port: u16) -> Door {
+        let policy = EgressPolicy::new(&format!("http://127.0.0.1:{port}"), &[], true).unwrap();
+        let egress = Egress::new(policy, EgressOptions::default(), Arc::new(SystemResolver)).unwrap();
+        Door::new(Some(egress), Arc::new(AtomicU32::new(0)))
+    }
+
+    async fn ask(door: &mut Door, uri: &str) -> Result<Response<WasiBody>, Error> {
+        let request = Request::get(uri).body(Empty::new().map_err(|never| match never {}).boxed_unsync()).unwrap();
+        let sent = door.send_request(request, None, Box::new(async { Ok(()) }));
+        Box::into_pin(sent).await.map(|(response, _)| response)
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_held_take_up_the_places() {
+        let upstream = Upstream::start(|_| ok("{}")).await;
+        let (mut door, uri) = (door(upstream.port), format!("http://127.0.0.1:{}/", upstream.port));
+        let mut held = Vec::new();
+        for _ in 0..AT_ONCE {
+            held.push(ask(&mut door, &uri).await.unwrap());
+        }
+        assert!(matches!(ask(&mut door, &uri).await, Err(Error::ConnectionLimitReached)));
+        drop(held.pop());
+        assert!(ask(&mut door, &uri).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_what_may_have_arrived_counts_as_sent() {
+        let upstream = Upstream::start(|_| ok("{}")).await;
+        let mut door = door(upstream.port);
+        let sent = Arc::clone(&door.sent);
+        assert!(matches!(ask(&mut door, "http://169.254.169.254/").await, Err(Error::HttpRequestDenied)));
+        assert_eq!(sent.load(Ordering::Relaxed), 0);
+        ask(&mut door, &format!("http://127.0.0.1:{}/", upstream.port)).await.unwrap();
+        assert_eq!(sent.load(Ordering::Relaxed), 1);
+        let mut closed = Door::new(None, sent);
+        assert!(matches!(ask(&mut closed, "http://127.0.0.1/").await, Err(Error::HttpRequestDenied)));
+    }
+}

@@ -105,6 +105,16 @@ async fn tables_are_counted() {
 async fn handles_are_counted() {
     let flood = clock(r#"(func (export "run") (loop (drop (call $subscribe (i64.const 1))) br 0))"#);
     assert_eq!(attack(&flood).await, CallError::Handles(Limits::default().handles));
+    // Resources of its own, which never reach the host's table.
+    let own = r#"(component
+        (type $t (resource (rep i32)))
+        (core func $new (canon resource.new $t))
+        (core module $m (import "w" "new" (func $new (param i32) (result i32)))
+            (func (export "run") (loop (drop (call $new (i32.const 1))) br 0)))
+        (core instance $i (instantiate $m (with "w" (instance (export "new" (func $new))))))
+        (func (export "run") (canon lift (core func $i "run"))))"#;
+    let error = attack(own).await;
+    assert!(matches!(&error, CallError::Trap(why) if why.contains("handle limit")), "{error:?}");
 }
 
 #[tokio::test]

@@ -154,22 +154,24 @@ impl Host {
         if !refusals.is_empty() {
             return Err(LoadError::Refused(refusals));
         }
-        let engine = &self.sandbox.engine;
-        let cache = self.options.cache.as_ref();
-        let component = match cache.and_then(|cache| cache.load(engine, bytes)) {
-            Some(component) => component,
-            None => {
-                let component =
-                    Component::from_binary(engine, bytes).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-                if let Some(cache) = cache {
-                    cache.store(engine, bytes, &component);
-                }
-                component
-            }
-        };
+        let component = self.compiled(bytes)?;
         let broken = |error: wasmtime::Error| LoadError::Contract(format!("{error:#}"));
         let pre = self.sandbox.linker.instantiate_pre(&component).map_err(broken)?;
         Ok((contents, ContractPre::new(pre).map_err(broken)?))
+    }
+
+    /// The component's native code, from the cache where it has been compiled before.
+    fn compiled(&self, bytes: &[u8]) -> Result<Component, LoadError> {
+        let engine = &self.sandbox.engine;
+        let cache = self.options.cache.as_ref();
+        if let Some(component) = cache.and_then(|cache| cache.load(engine, bytes)) {
+            return Ok(component);
+        }
+        let component = Component::from_binary(engine, bytes).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        if let Some(cache) = cache {
+            cache.store(engine, bytes, &component);
+        }
+        Ok(component)
     }
 
     async fn describe(&self, pre: &ContractPre<Guest>) -> Result<Vec<ProviderInfo>, LoadError> {

@@ -79,10 +79,8 @@ impl Profile {
             || info.properties.iter().find(|property| property.name == "default-base-url").map(|found| found.value.clone());
         let base_url = self.base_url.clone().or_else(default).ok_or_else(|| BindError::BaseUrl(info.id.clone()))?;
         self.fit_settings(info)?;
-        let refused: Vec<String> = match plugin.0.trusted {
-            true => Vec::new(),
-            false => info.hosts.iter().filter(|host| !self.hosts.contains(host)).cloned().collect(),
-        };
+        let granted = |host: &&String| plugin.0.trusted || self.hosts.contains(host);
+        let refused: Vec<String> = info.hosts.iter().filter(|host| !granted(host)).cloned().collect();
         if !refused.is_empty() {
             return Err(BindError::Hosts(refused));
         }

@@ -50,8 +50,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             cpu: Duration::from_millis(200),
-            wall: Duration::from_secs(60),
-            change_wall: Duration::from_secs(300),
+            wall: Duration::from_mins(1),
+            change_wall: Duration::from_mins(5),
             wait: Duration::from_secs(5),
             memory: 32 * 1024 * 1024,
             table_elements: 20_000,

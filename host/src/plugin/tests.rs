@@ -94,7 +94,7 @@ async fn a_component_can_tell_failures_apart() {
 
 #[tokio::test]
 async fn a_silent_provider_leaves_an_unknown_effect() {
-    let upstream = Upstream::start(|_| vec![Step::Wait(Duration::from_secs(60))]).await;
+    let upstream = Upstream::start(|_| vec![Step::Wait(Duration::from_mins(1))]).await;
     let caller = bound(&upstream).await;
     let started = std::time::Instant::now();
     let problem = caller.create(call(1500), order(None)).await.unwrap_err();
@@ -143,7 +143,7 @@ async fn the_builtin_component_imports_exactly_the_checked_in_list() {
 #[test]
 fn the_builtin_component_names_no_machine() {
     let text = String::from_utf8_lossy(builtin::COMPONENT);
-    for path in ["/home/", "/root/", "/Users/", "/work/", "/tmp/", env!("CARGO_MANIFEST_DIR")] {
+    for path in ["/home/", "/root/", "/Users/", env!("CARGO_MANIFEST_DIR"), env!("OUT_DIR")] {
         assert!(!text.contains(path), "{path}");
     }
 }

@@ -6,4 +6,5 @@ mod foreign_clients;
 mod gp_books;
 mod kernelhost_books;
 mod kernelhost_orders;
+mod kernelhost_refusals;
 mod vectors;

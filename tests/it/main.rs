@@ -4,6 +4,7 @@ mod architecture;
 mod conformance;
 mod foreign_clients;
 mod gp_books;
+mod house;
 mod kernelhost_books;
 mod kernelhost_orders;
 mod kernelhost_refusals;

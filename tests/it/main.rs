@@ -2,6 +2,7 @@
 
 mod architecture;
 mod conformance;
+mod crash;
 mod foreign_clients;
 mod gp_books;
 mod house;

@@ -148,7 +148,7 @@ struct Firewall {
 impl Firewall {
     async fn ask(&self, endpoint: &str, parameters: &[&str]) -> Value {
         let environment = vec![("GP_KEY", self.key.expose_secret().to_owned()), ("GP_BASE", self.base_url.clone())];
-        let arguments = [&[self.encoding, endpoint, &self.domain], parameters].concat();
+        let arguments = [&[self.encoding, endpoint, &self.domain][..], parameters].concat();
         let answer = GP.run(environment, &arguments).await.remove(0);
         assert_eq!(answer.status, 200, "{endpoint}: {answer:?}");
         answer.json()

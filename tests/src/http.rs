@@ -1,5 +1,7 @@
 //! A plain HTTP client that sends what it is given, right or wrong.
 
+use std::error::Error;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -32,20 +34,31 @@ pub struct Answer {
 impl Http {
     /// Sends a request; headers may repeat.
     pub async fn send(&self, method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        self.try_send(method, url, headers, body).await.unwrap()
+    }
+
+    /// Sends a request to a server that may be gone before its answer has come.
+    pub async fn try_send(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.0.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let response = self.0.request(request.body(Full::new(body.into()))?).await?;
         Answer::read(response).await
     }
 }
 
 impl Answer {
-    async fn read(response: Response<Incoming>) -> Self {
+    async fn read(response: Response<Incoming>) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Self { status: head.status.as_u16(), headers: head.headers, body }
+        let body = body.collect().await?.to_bytes();
+        Ok(Self { status: head.status.as_u16(), headers: head.headers, body })
     }
 
     /// The body as JSON.

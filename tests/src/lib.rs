@@ -5,6 +5,7 @@
 pub mod faults;
 pub mod house;
 pub mod http;
+pub mod raw;
 pub mod resellers;
 pub mod rounds;
 pub mod world;

@@ -1,0 +1,50 @@
+//! HTTP as bytes on a connection, for what no well-behaved client sends.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::http::Answer;
+
+/// Far longer than an answer takes, shorter than the server waits for a body: an answer in time did not wait for one.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Writes the bytes as they are, and reads one answer. The connection stays open for more until the answer has come.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(request).await.unwrap();
+    tokio::time::timeout(PATIENCE, read(&mut connection)).await.expect("the server answers without waiting for more")
+}
+
+async fn read(connection: &mut TcpStream) -> Answer {
+    let mut received = Vec::new();
+    loop {
+        if let Some(answer) = parse(&received) {
+            return answer;
+        }
+        let read = connection.read_buf(&mut received).await.unwrap();
+        assert!(read > 0, "closed after: {}", String::from_utf8_lossy(&received));
+    }
+}
+
+/// The answer, if it is there as a whole.
+fn parse(received: &[u8]) -> Option<Answer> {
+    let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&received[..end]).unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.split(' ').nth(1).unwrap().parse().unwrap();
+    let headers: HeaderMap = lines
+        .map(|line| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.parse::<HeaderName>().unwrap(), value.trim().parse::<HeaderValue>().unwrap())
+        })
+        .collect();
+    let length: usize = headers.get(CONTENT_LENGTH).map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+    let body = received.get(end + 4..end + 4 + length)?;
+    Some(Answer { status, headers, body: Bytes::copy_from_slice(body) })
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use provisor_providers::contract::{Effect, Problem, ProblemKind, Retry, State};
 use provisor_tests::faults::{Answer, Fault};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::bench::{Bench, Candidate, Intent, Operation, reference, service_of};
@@ -12,7 +13,7 @@ use super::bench::{Bench, Candidate, Intent, Operation, reference, service_of};
 /// Time enough for a few tries.
 const DEADLINE_MS: u32 = 2_500;
 /// Cases that run at the same time: more would take each other's time.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 8;
 /// Past every deadline here.
 const LATE: Duration = Duration::from_secs(8);
 
@@ -66,14 +67,17 @@ async fn under_faults(candidate: Candidate, operation: Operation) {
     if !candidate.client.info().capabilities.iter().any(|capability| capability.operation == operation.name()) {
         return;
     }
-    for some in LASTING.chunks(AT_A_TIME) {
-        let mut cases = JoinSet::new();
-        for fault in some {
-            cases.spawn_local(case(candidate, operation, *fault));
-        }
-        while let Some(ended) = cases.join_next().await {
-            ended.unwrap();
-        }
+    let slots = Rc::new(Semaphore::new(AT_A_TIME));
+    let mut cases = JoinSet::new();
+    for fault in LASTING {
+        let slots = Rc::clone(&slots);
+        cases.spawn_local(async move {
+            let _slot = slots.acquire().await.unwrap();
+            case(candidate, operation, fault).await;
+        });
+    }
+    while let Some(ended) = cases.join_next().await {
+        ended.unwrap();
     }
 }
 

@@ -65,11 +65,8 @@ type Round = Vec<Vec<Vec<u8>>>;
 fn signed(key: &KernelHostKey, server: SocketAddr) -> Round {
     let now = jiff::Timestamp::now().as_second();
     let request = || {
-        let mut head = format!("GET /cp/kh_reseller_api{PATH} HTTP/1.1\r\nhost: {server}\r\n");
-        for (name, value) in key.headers(now, "GET", PATH, b"") {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        format!("{head}\r\n").into_bytes()
+        let [a, b, c, d] = key.headers(now, "GET", PATH, b"").map(|(name, value)| format!("{name}: {value}\r\n"));
+        format!("GET /cp/kh_reseller_api{PATH} HTTP/1.1\r\nhost: {server}\r\n{a}{b}{c}{d}\r\n").into_bytes()
     };
     (0..CONNECTIONS).map(|_| (0..REQUESTS).map(|_| request()).collect()).collect()
 }

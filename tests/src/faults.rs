@@ -225,7 +225,7 @@ async fn reshape(
     change: impl FnOnce(Bytes) -> Bytes,
 ) -> Result<Response<Full<Bytes>>, io::Error> {
     let (mut head, body) = served.ok_or_else(|| io::Error::other("nothing to change"))?.into_parts();
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_else(|never: Infallible| match never {});
+    let body = body.collect().await.map_or_else(|never: Infallible| match never {}, http_body_util::Collected::to_bytes);
     head.headers.remove(CONTENT_LENGTH);
     head.headers.remove(TRANSFER_ENCODING);
     Ok(Response::from_parts(head, Full::new(change(body))))

@@ -45,8 +45,8 @@ impl Outside for World {
         let until = Instant::now() + timeout;
         let (authority, request) = outgoing(request)?;
         let connecting = timeout_at(until, TcpStream::connect(authority)).await;
-        let stream = connecting.map_err(|_| not_sent("no connection in time"))?.map_err(not_sent)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(not_sent)?;
+        let stream = connecting.map_err(|_| not_sent(&"no connection in time"))?.map_err(|error| not_sent(&error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| not_sent(&error))?;
         let driver = tokio::spawn(connection);
         let answer = timeout_at(until, async { read(sender.send_request(request).await.map_err(|error| broken(&error))?).await });
         let answer = answer.await.unwrap_or_else(|_| Err(SendError::Lost("no whole answer in time".to_owned())));
@@ -71,7 +71,7 @@ impl Outside for World {
     }
 }
 
-fn not_sent(why: impl ToString) -> SendError {
+fn not_sent(why: &impl ToString) -> SendError {
     SendError::NotSent(why.to_string())
 }
 

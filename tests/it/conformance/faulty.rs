@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use provisor_providers::contract::{Effect, Problem, ProblemKind, Retry, State};
 use provisor_tests::faults::{Answer, Fault};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::bench::{Bench, Candidate, Intent, Operation, reference, service_of};
 
 /// Time enough for a few tries.
-const DEADLINE_MS: u32 = 1_500;
+const DEADLINE_MS: u32 = 2_500;
+/// Cases that run at the same time: more would take each other's time.
+const AT_A_TIME: usize = 8;
 /// Past every deadline here.
 const LATE: Duration = Duration::from_secs(8);
 
@@ -64,9 +67,14 @@ async fn under_faults(candidate: Candidate, operation: Operation) {
     if !candidate.client.info().capabilities.iter().any(|capability| capability.operation == operation.name()) {
         return;
     }
+    let slots = Rc::new(Semaphore::new(AT_A_TIME));
     let mut cases = JoinSet::new();
     for fault in LASTING {
-        cases.spawn_local(case(candidate, operation, fault));
+        let slots = Rc::clone(&slots);
+        cases.spawn_local(async move {
+            let _slot = slots.acquire().await.unwrap();
+            case(candidate, operation, fault).await;
+        });
     }
     while let Some(ended) = cases.join_next().await {
         ended.unwrap();

@@ -185,7 +185,7 @@ pub enum TurnedAway {
     BodyTooLarge,
     /// The body did not arrive within 10 s.
     BodyTimeout,
-    /// The message is not one this API could understand: both lengths given, a target in absolute form, bytes outside ASCII.
+    /// The message is not one this API could understand: a target in absolute form, a body that breaks off.
     Malformed,
     /// The store cannot take the request now, or could not write its audit row. Nothing was executed.
     Busy,

@@ -1,6 +1,8 @@
 //! The shipped binary, killed in the middle of orders: an order is there once or not at all, whoever was answered is answered the
 //! same again, and no cent is lost.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

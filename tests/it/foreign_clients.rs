@@ -1,6 +1,8 @@
 //! Clients that nobody here wrote: the documented samples in shell, PHP and Node.js against a running server, so that a mistake
 //! which both of our ends share is found.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,6 +1,8 @@
 //! More of the nevers, over every file that is tracked: who may stand for the outside world, who may name a provider, where the
 //! compiler's rules are suspended, and what no file may say. `architecture` has those of single rooms.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail it")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,11 +26,15 @@ fn tracked() -> Vec<(String, String)> {
     files
 }
 
+fn is_a(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == extension)
+}
+
 /// The Rust files of the given folders, without comments and without what is compiled for tests alone.
 fn production(folders: &[&str]) -> Vec<(String, String)> {
     let files: Vec<(String, String)> = tracked()
         .into_iter()
-        .filter(|(name, _)| name.ends_with(".rs") && folders.iter().any(|folder| name.starts_with(folder)))
+        .filter(|(name, _)| is_a(name, "rs") && folders.iter().any(|folder| name.starts_with(folder)))
         .collect();
     let for_tests: Vec<String> = files.iter().flat_map(|(name, text)| test_modules(name, text)).collect();
     let ships =
@@ -112,7 +118,7 @@ fn only_the_list_names_the_providers() {
 /// Panels' plug-ins ask what there is; what a customer sees is what `describe` says.
 #[test]
 fn no_php_names_a_provider() {
-    for (name, text) in tracked().into_iter().filter(|(name, _)| name.starts_with("plugins/") && name.ends_with(".php")) {
+    for (name, text) in tracked().into_iter().filter(|(name, _)| name.starts_with("plugins/") && is_a(name, "php")) {
         let text = text.to_lowercase();
         for provider in PROVIDERS {
             let title = provider.client.info().name.to_lowercase();
@@ -124,7 +130,7 @@ fn no_php_names_a_provider() {
 #[test]
 fn where_the_compiler_is_overruled_a_proof_stands() {
     let keyword = ["un", "safe"].concat();
-    for (name, text) in tracked().into_iter().filter(|(name, _)| name.ends_with(".rs")) {
+    for (name, text) in tracked().into_iter().filter(|(name, _)| is_a(name, "rs")) {
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in lines.iter().enumerate() {
             if !words(line.split("//").next().unwrap_or_default()).any(|word| word == keyword) {

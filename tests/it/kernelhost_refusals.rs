@@ -1,6 +1,8 @@
 //! Every refusal of KernelHost's answering end, over HTTP. Whatever a test sends, each answer carries a request id and no secret;
 //! at the end the audit chain is whole and no file of the book holds a secret.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -70,12 +72,7 @@ impl Gate {
 
     /// The headers of a request that will be admitted.
     fn sign(&self, method: &str, path: &str, body: &[u8]) -> Head {
-        self.sign_by(&self.key, self.now(), method, path, body)
-    }
-
-    fn sign_by(&self, key: &KernelHostKey, now: i64, method: &str, path: &str, body: &[u8]) -> Head {
-        let signed = key.headers(now, method, path, body).into_iter().map(|(name, value)| (name.to_owned(), value));
-        signed.chain([("X-Forwarded-For".to_owned(), HERE.to_owned())]).collect()
+        sign_by(&self.key, self.now(), method, path, body)
     }
 
     async fn send(&self, method: &str, path: &str, head: &Head, body: &[u8]) -> Answer {
@@ -131,6 +128,12 @@ fn checked(answer: Answer, method: &str) -> Answer {
         assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
     }
     answer
+}
+
+/// The headers of a request that will be admitted, by another key or at another moment.
+fn sign_by(key: &KernelHostKey, now: i64, method: &str, path: &str, body: &[u8]) -> Head {
+    let signed = key.headers(now, method, path, body).into_iter().map(|(name, value)| (name.to_owned(), value));
+    signed.chain([("X-Forwarded-For".to_owned(), HERE.to_owned())]).collect()
 }
 
 fn with(mut head: Head, extra: &[(&str, &str)]) -> Head {
@@ -202,7 +205,7 @@ async fn each_line_of_the_guard_has_its_reason() {
     ] {
         rows.push((set(good(), name, value), expected));
     }
-    rows.push((gate.sign_by(&far, EPOCH, "GET", "/v1/me", b""), "ip_not_allowed"));
+    rows.push((sign_by(&far, EPOCH, "GET", "/v1/me", b""), "ip_not_allowed"));
     for (head, expected) in rows {
         let answer = gate.send("GET", "/v1/me", &head, b"").await;
         assert_eq!(refusal(&answer), told(401, "auth_failed", expected), "{head:?}");
@@ -277,7 +280,7 @@ async fn the_window_is_300_seconds_on_both_sides() {
         (300, ""),
         (301, "timestamp_out_of_window"),
     ] {
-        let head = gate.sign_by(&gate.key, EPOCH + offset, "GET", "/v1/me", b"");
+        let head = sign_by(&gate.key, EPOCH + offset, "GET", "/v1/me", b"");
         let answer = gate.send("GET", "/v1/me", &head, b"").await;
         assert_eq!(reason(&answer), expected, "{offset}");
         assert_eq!(answer.status == 200, expected.is_empty(), "{offset}");
@@ -301,7 +304,7 @@ async fn a_nonce_is_single_use_for_as_long_as_it_could_be_replayed() {
         (300, 602, "timestamp_out_of_window", ""),
     ] {
         let gate = Gate::open().await;
-        let first = gate.sign_by(&gate.key, EPOCH + ahead, "GET", "/v1/me", b"");
+        let first = sign_by(&gate.key, EPOCH + ahead, "GET", "/v1/me", b"");
         assert_eq!(gate.send("GET", "/v1/me", &first, b"").await.status, 200);
         gate.at(later);
         let answer = gate.send("GET", "/v1/me", &first, b"").await;
@@ -423,7 +426,7 @@ async fn only_wrong_signatures_count_towards_the_lock() {
     let replayed = gate.sign("GET", "/v1/me", b"");
     for _ in 0..7 {
         gate.send("GET", "/v1/me", &replayed, b"").await;
-        gate.send("GET", "/v1/me", &gate.sign_by(&gate.key, EPOCH - 400, "GET", "/v1/me", b""), b"").await;
+        gate.send("GET", "/v1/me", &sign_by(&gate.key, EPOCH - 400, "GET", "/v1/me", b""), b"").await;
         gate.send("GET", "/v1/me", &set(gate.sign("GET", "/v1/me", b""), "KH-Nonce", "short"), b"").await;
         gate.send("GET", "/v1/me", &set(gate.sign("GET", "/v1/me", b""), "KH-Signature", "short"), b"").await;
         assert_eq!(gate.get("/v1/services").await.status, 403);
@@ -456,7 +459,7 @@ async fn a_rotated_secret_counts_at_once_and_the_old_one_no_more() {
     assert!(gate.house.store.transact(move |books| books.rotate_key("kernelhost", &id, &new)).await.unwrap());
     assert_eq!(reason(&gate.get("/v1/me").await), "signature_mismatch");
     let rotated = KernelHostKey { secret, ..gate.key.clone() };
-    let head = gate.sign_by(&rotated, EPOCH, "GET", "/v1/me", b"");
+    let head = sign_by(&rotated, EPOCH, "GET", "/v1/me", b"");
     assert_eq!(gate.send("GET", "/v1/me", &head, b"").await.status, 200);
     gate.close().await;
 }
@@ -508,14 +511,14 @@ async fn a_foreign_id_and_an_absent_one_are_told_apart_by_nothing() {
     let gate = Gate::open().await;
     let neighbour = gate.house.reseller("100.00").await;
     let neighbour = gate.house.kernelhost_key(neighbour, KeyTraits::default()).await;
-    let head = gate.sign_by(&neighbour, EPOCH, "POST", "/v1/orders", ORDER.as_bytes());
+    let head = sign_by(&neighbour, EPOCH, "POST", "/v1/orders", ORDER.as_bytes());
     let head = with(head, &[("Idempotency-Key", "k"), ("Content-Type", "application/json")]);
     let order = gate.send("POST", "/v1/orders", &head, ORDER.as_bytes()).await.json()["id"].as_i64().unwrap();
     let service = loop {
         gate.house.clock.advance(SignedDuration::from_secs(1));
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         let path = format!("/v1/orders/{order}");
-        let head = gate.sign_by(&neighbour, gate.now(), "GET", &path, b"");
+        let head = sign_by(&neighbour, gate.now(), "GET", &path, b"");
         if let Some(service) = gate.send("GET", &path, &head, b"").await.json()["service_id"].as_i64() {
             break service;
         }
@@ -544,7 +547,7 @@ async fn a_foreign_id_and_an_absent_one_are_told_apart_by_nothing() {
         assert_eq!(seen[0], seen[1], "{path}");
     }
     let path = format!("/v1/services/{service}");
-    let head = gate.sign_by(&neighbour, gate.now(), "GET", &path, b"");
+    let head = sign_by(&neighbour, gate.now(), "GET", &path, b"");
     assert_eq!(gate.send("GET", &path, &head, b"").await.json()["status"], "active", "nobody else terminated it");
     gate.close().await;
 }
@@ -577,18 +580,18 @@ async fn paths_and_methods_are_told_only_to_those_who_signed() {
 }
 
 impl Gate {
-    /// A request as bytes; `framing` tells how long its body is.
-    fn bytes(&self, method: &str, target: &str, framing: &str, head: &Head, body: &[u8]) -> Vec<u8> {
-        let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
-        let head: String = head.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!("{method} {mount}{target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n{head}\r\n");
-        [head.as_bytes(), body].concat()
-    }
-
     fn signed_order(&self, body: &[u8]) -> Head {
         let key = format!("order-{}", unique());
         with(self.sign("POST", "/v1/orders", body), &[("Idempotency-Key", &key), ("Content-Type", "application/json")])
     }
+}
+
+/// A request as bytes; `framing` tells how long its body is.
+fn bytes(method: &str, target: &str, framing: &str, head: &Head, body: &[u8]) -> Vec<u8> {
+    let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
+    let mut lines = vec![format!("{method} {mount}{target} HTTP/1.1"), "Host: localhost".to_owned(), framing.to_owned()];
+    lines.extend(head.iter().map(|(name, value)| format!("{name}: {value}")));
+    [lines.join("\r\n").as_bytes(), b"\r\n\r\n", body].concat()
 }
 
 fn chunked(body: &[u8]) -> Vec<u8> {
@@ -608,10 +611,10 @@ async fn a_body_of_64_kib_is_taken_and_one_byte_more_is_not() {
         // Blanks after a document are JSON too.
         let body = [ORDER.as_bytes(), " ".repeat(length - ORDER.len()).as_bytes()].concat();
         let framing = format!("Content-Length: {length}");
-        let sized = gate.bytes("POST", "/v1/orders", &framing, &gate.signed_order(&body), &body);
+        let sized = bytes("POST", "/v1/orders", &framing, &gate.signed_order(&body), &body);
         assert_eq!(gate.raw(&sized).await.status, status, "{length} with Content-Length");
         let framing = "Transfer-Encoding: chunked";
-        let in_chunks = gate.bytes("POST", "/v1/orders", framing, &gate.signed_order(&body), &chunked(&body));
+        let in_chunks = bytes("POST", "/v1/orders", framing, &gate.signed_order(&body), &chunked(&body));
         assert_eq!(gate.raw(&in_chunks).await.status, status, "{length} in chunks");
     }
     assert_eq!(gate.get("/v1/billing/balance").await.json()["balance"]["amount"], "980.20", "two orders");
@@ -624,7 +627,7 @@ async fn a_body_is_not_read_for_those_who_did_not_sign() {
     let gate = Gate::open().await;
     for framing in ["Content-Length: 10000000", "Transfer-Encoding: chunked"] {
         for head in [Head::new(), without(gate.signed_order(b""), "KH-Nonce"), set(gate.signed_order(b""), "KH-Key", "x")] {
-            let announced = gate.bytes("POST", "/v1/orders", framing, &head, b"");
+            let announced = bytes("POST", "/v1/orders", framing, &head, b"");
             assert_eq!(gate.raw(&announced).await.status, 401, "{framing} {head:?}");
         }
     }
@@ -638,17 +641,17 @@ async fn ambiguous_messages_are_refused_or_end_their_connection() {
     // Of two lengths the chunks count (RFC 9112, 6.3), and whatever else a proxy took for a second request is never read.
     let body = ORDER.as_bytes();
     for framing in ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 5"] {
-        let both = gate.bytes("POST", "/v1/orders", framing, &gate.signed_order(body), &chunked(body));
+        let both = bytes("POST", "/v1/orders", framing, &gate.signed_order(body), &chunked(body));
         let answer = gate.raw(&both).await;
         assert_eq!((answer.status, answer.header("connection")), (201, Some("close")), "{framing}");
     }
     assert_eq!(gate.get("/v1/billing/balance").await.json()["balance"]["amount"], "980.20");
 
     let path = "/v1/me?\u{fc}";
-    let other = gate.bytes("GET", path, "Content-Length: 0", &gate.sign("GET", path, b""), b"");
+    let other = bytes("GET", path, "Content-Length: 0", &gate.sign("GET", path, b""), b"");
     assert_eq!(refusal(&gate.raw(&other).await), told(400, "validation_failed", "malformed_target"));
 
-    let absolute = gate.bytes("GET", "/v1/me", "Content-Length: 0", &gate.sign("GET", "/v1/me", b""), b"");
+    let absolute = bytes("GET", "/v1/me", "Content-Length: 0", &gate.sign("GET", "/v1/me", b""), b"");
     let absolute = String::from_utf8(absolute).unwrap().replacen("GET ", "GET http://localhost", 1);
     assert_eq!(refusal(&gate.raw(absolute.as_bytes()).await), told(400, "validation_failed", ""));
     gate.close().await;

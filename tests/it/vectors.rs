@@ -1,6 +1,8 @@
 //! Signatures, hashes and envelopes made by openssl and PHP, through the public functions of both ends: code that the ends share
 //! can share a mistake.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use provisor_providers::message::{Headers, Request, Response};
 use provisor_providers::server::{Admission, Server as Api, Step, TurnedAway, Visit, Work};
@@ -100,8 +100,7 @@ async fn commit(store: &Store, work: Work) -> Result<Step, TurnedAway> {
 
 async fn read(api: &'static dyn Api, prefix: &str, request: HttpRequest<Incoming>) -> Result<Request, TurnedAway> {
     let (head, body) = request.into_parts();
-    let both_lengths = head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING);
-    if head.uri.scheme().is_some() || head.uri.authority().is_some() || both_lengths {
+    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
         return Err(TurnedAway::Malformed);
     }
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());

@@ -1,15 +1,17 @@
 //! `provisor call`: one operation of the contract, through the component.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::book::block_on;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, read_file};
 use crate::clock::{Clock, System};
 use crate::plugin::Caller;
 use crate::plugin::contract::{
@@ -29,7 +31,7 @@ Values for --set:
   suspend          reason            renew        due_at (the due date that is being renewed)
   reset-password   password          power        action (start, stop, reboot, reinstall)
   sign-on          target            list-services, invoices   cursor
-  invoice-pdf      id                change-package            every name is an option of the plan
+  invoice-pdf      id, file (to be made)    change-package     every name is an option of the plan
 
 Examples:
   provisor call check --profile kh-main
@@ -47,6 +49,9 @@ pub(super) struct Call {
     /// The provider's id of the service
     #[arg(long, value_name = "REMOTE-ID")]
     service: Option<String>,
+    /// The component to ask, in place of the built-in one
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
     /// The service's domain
     #[arg(long)]
     domain: Option<String>,
@@ -74,7 +79,11 @@ pub(super) fn run(command: Call, context: &Context) -> Result<Exit, Failure> {
     let home = context.home()?;
     let values = Values::read(&command, context)?;
     block_on(async move {
-        let plugin = Context::engine(&home)?.builtin().await.map_err(Failure::failed)?;
+        let engine = Context::engine(&home)?;
+        let plugin = match &command.plugin {
+            Some(file) => engine.load(read_file(file)?).await.map_err(Failure::usage)?,
+            None => engine.builtin().await.map_err(Failure::failed)?,
+        };
         let caller = context.caller(&home, &plugin, &command.profile)?;
         let asked = Asked { command: &command, caller, values };
         match asked.answer().await {
@@ -164,12 +173,17 @@ impl Asked<'_> {
             "credentials" => shown(&caller.credentials(service()).await?),
             "sign-on" => shown(&caller.sign_on(service(), self.values.required("target")?).await?),
             "invoices" => shown(&caller.invoices(cursor()).await?),
-            "invoice-pdf" => {
-                let pdf = caller.invoice_pdf(self.values.required("id")?).await?;
-                shown(&json!({ "hex": hex::encode(pdf) }))
-            }
+            "invoice-pdf" => self.invoice_pdf().await,
             change => self.change(change, service()).await,
         }
+    }
+
+    async fn invoice_pdf(&self) -> Result<(Value, String), Stopped> {
+        let (id, file) = (self.values.required("id")?, self.values.required("file")?);
+        let pdf = self.caller.invoice_pdf(id).await?;
+        let written = File::create_new(&file).and_then(|mut made| made.write_all(&pdf));
+        written.with_context(|| format!("cannot write {file}")).map_err(|error| Stopped::Usage(Failure::usage(error)))?;
+        Ok((json!({ "file": file, "size": pdf.len() }), format!("{file}: {} bytes", pdf.len())))
     }
 
     async fn change(&self, operation: &str, service: ServiceRef) -> Result<(Value, String), Stopped> {
@@ -237,11 +251,9 @@ fn action(word: &str) -> Result<PowerAction, Stopped> {
 }
 
 fn shown<T: serde::Serialize>(value: &T) -> Result<(Value, String), Stopped> {
-    let value =
-        to_json(value).or_else(|_| serde_json::to_value(value)).map_err(|error| Stopped::Usage(Failure::failed(error)))?;
+    let value = to_json(value).map_err(|error| Stopped::Usage(Failure::failed(error)))?;
     let people = serde_json::to_string_pretty(&value).unwrap_or_default();
-    let people = Zeroizing::new(people);
-    Ok((value, people.to_string()))
+    Ok((value, people))
 }
 
 /// A problem is a result: it goes to stdout as JSON, and to people with what they can do about it.

@@ -16,8 +16,12 @@ mod sandbox;
 mod serve;
 mod wire;
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::output::Output;
@@ -136,6 +140,18 @@ impl Failure {
     pub fn failed(error: impl Into<anyhow::Error>) -> Self {
         Self { exit: Exit::Failed, error: error.into() }
     }
+}
+
+/// The bytes of a file, or with `-` of stdin. As long as they are: the operator named it.
+fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let opened: io::Result<Box<dyn Read>> =
+        if file == Path::new("-") { Ok(Box::new(io::stdin())) } else { File::open(file).map(|file| Box::new(file) as _) };
+    opened
+        .and_then(|mut input| input.read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read {}", file.display()))
+        .map_err(Failure::usage)?;
+    Ok(bytes)
 }
 
 /// Runs the command that the arguments name.

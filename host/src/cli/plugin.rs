@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::book::block_on;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, read_file};
 use crate::plugin::{Host, Inspection, Options, builtin};
 
 /// Look at provider components
@@ -97,7 +97,7 @@ impl From<Inspection> for Inspected {
 }
 
 fn inspect(context: &Context, file: &Path) -> Result<Exit, Failure> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display())).map_err(Failure::usage)?;
+    let bytes = read_file(file)?;
     let inspected: Inspected = block_on(async move {
         let host = Host::start(Options::default()).map_err(Failure::failed)?;
         Ok(host.inspect(bytes).await.into())

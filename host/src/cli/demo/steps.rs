@@ -23,8 +23,8 @@ pub(super) async fn kernelhost(world: &World, report: &mut Report) -> Result<(),
     run.unsupported("change-package", caller.change_package(call("kh-package"), reference(&service), "43".to_owned(), none()))
         .await?;
     for action in [PowerAction::Stop, PowerAction::Start, PowerAction::Reboot] {
-        let name = format!("power {}", word(&action));
-        run.change(&name, None, caller.power(call(&name.replace(' ', "-")), reference(&service), action)).await?;
+        let key = format!("power-{}", word(&action));
+        run.change("power", None, caller.power(call(&key), reference(&service), action)).await?;
     }
     run.ask("credentials", caller.credentials(reference(&service)), |login| {
         (format!("user {}, the password is not shown", login.username.as_deref().unwrap_or("?")), login.password.is_some())

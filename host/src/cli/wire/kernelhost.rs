@@ -10,8 +10,8 @@ use provisor_providers::kernelhost::{sign, webhook};
 use secrecy::ExposeSecret;
 use serde::{Serialize, Serializer};
 
-use super::{read, secret};
-use crate::cli::{Context, Exit, Failure};
+use super::secret;
+use crate::cli::{Context, Exit, Failure, read_file};
 use crate::clock::{Clock, System};
 use crate::config::BaseUrl;
 
@@ -76,7 +76,7 @@ fn sign(command: &Sign, context: &Context) -> Result<Exit, Failure> {
     let secret = secret(context, "KH_SECRET")?;
     let body = match (&command.body, &command.body_file) {
         (Some(body), _) => body.clone().into_bytes(),
-        (None, Some(file)) => read(file)?,
+        (None, Some(file)) => read_file(file)?,
         (None, None) => Vec::new(),
     };
     let method = command.method.to_ascii_uppercase();
@@ -185,7 +185,7 @@ struct Verdict {
 
 fn verify_webhook(command: &VerifyWebhook, context: &Context) -> Result<Exit, Failure> {
     let secret = secret(context, "KH_WEBHOOK_SECRET")?;
-    let body = read(&command.body_file)?;
+    let body = read_file(&command.body_file)?;
     let now = command.now.map_or_else(|| Ok(System.now()), Timestamp::from_second).map_err(Failure::usage)?;
     let rejected = webhook::verify(&command.header, &body, &[secret.expose_secret().as_bytes()], now).err();
     let verdict = Verdict { valid: rejected.is_none(), reason: rejected.map(|why| why.to_string()) };

@@ -3,11 +3,6 @@
 mod gp;
 mod kernelhost;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use secrecy::SecretString;
 
@@ -50,16 +45,4 @@ pub(super) fn run(command: Wire, context: &Context) -> Result<Exit, Failure> {
 
 fn secret(context: &Context, variable: &str) -> Result<SecretString, Failure> {
     context.environment.secret(variable).map_err(Failure::usage)
-}
-
-/// The bytes of a file, or with `-` of stdin. As long as they are: what is signed is the caller's own.
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let opened: io::Result<Box<dyn Read>> =
-        if file == Path::new("-") { Ok(Box::new(io::stdin())) } else { File::open(file).map(|file| Box::new(file) as _) };
-    opened
-        .and_then(|mut input| input.read_to_end(&mut bytes))
-        .with_context(|| format!("cannot read {}", file.display()))
-        .map_err(Failure::usage)?;
-    Ok(bytes)
 }

@@ -155,6 +155,11 @@ pub trait AccountBooks {
     /// A service's new password.
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault>;
 
+    /// Puts an event into the outbox of every webhook of this reseller that listens to its kind. Writes nothing where none does.
+    fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault>;
+    /// Puts a mail to this reseller's address into the outbox.
+    fn queue_mail(&mut self, mail: &Mail) -> Result<(), Fault>;
+
     /// The live (not cancelled) firewall license of a domain.
     fn license(&mut self, domain: &str) -> Result<Option<License>, Fault>;
     /// A new license; returns its id. A domain has one live license at most, over all accounts.
@@ -480,6 +485,32 @@ pub struct Login {
     pub password: SecretString,
     /// The port.
     pub port: u16,
+}
+
+/// Something that happened to a reseller's orders, services or invoices.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEvent<'a> {
+    /// Names the event in every delivery of it.
+    pub id: &'a str,
+    /// Such as `order.paid`.
+    pub kind: &'a str,
+    /// What is posted: JSON, at most 64 KiB.
+    pub body: &'a str,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A mail to be sent. It never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// What it is about, such as `key.locked`: the rules of how often count by it.
+    pub kind: String,
+    /// One line.
+    pub subject: String,
+    /// Plain text.
+    pub body: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// How a GP hash was used.

@@ -164,6 +164,34 @@ pub enum Step {
     },
     /// The key changed after admission: undo, admit once more with the store's key. A second time in a row is answered as busy.
     Stale,
+    /// Committed so far. Something slow comes next, outside any transaction; what it came to goes into the work that follows.
+    Between {
+        /// What is needed.
+        need: Need,
+        /// Makes the work that follows.
+        then: Resume,
+    },
+}
+
+/// Makes a request's next work of what was needed for it.
+pub type Resume = Box<dyn FnOnce(Met) -> Work + Send>;
+
+/// What must happen between two transactions of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// A short wait: another request under the same idempotency key is still being worked on.
+    Pause(Duration),
+    /// The addresses of a host name.
+    Resolve(String),
+}
+
+/// What it came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Met {
+    /// The wait is over.
+    Paused,
+    /// All addresses of the name; empty when it has none or cannot be resolved now.
+    Resolved(Vec<IpAddr>),
 }
 
 impl Step {

@@ -131,6 +131,7 @@ impl House {
             Admission::Work(work) => match self.transact(move |books| work(books)) {
                 Step::Answer { response, floor } => (response, floor),
                 Step::Stale => panic!("no key changed"),
+                Step::Between { need, .. } => panic!("this API needs nothing between transactions, not even {need:?}"),
             },
         };
         assert_eq!(response.headers.once("x-request-id"), Some(format!("request-{count}").as_str()));

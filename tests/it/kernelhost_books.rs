@@ -166,6 +166,7 @@ impl Desk {
         match self.store.transact(move |books| work(books)).await.unwrap() {
             Step::Answer { response, .. } => response,
             Step::Stale => panic!("the key changed meanwhile"),
+            Step::Between { need, .. } => panic!("nobody here meets {need:?}"),
         }
     }
 

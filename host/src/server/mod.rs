@@ -3,6 +3,7 @@
 //! This room moves bytes: what a request means is decided by its provider's `admit` and `serve`, what stays by the store.
 
 mod addresses;
+mod between;
 mod keys;
 mod schedule;
 mod visit;

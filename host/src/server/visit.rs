@@ -13,13 +13,15 @@ use provisor_providers::message::{Headers, Request, Response};
 use provisor_providers::server::{Admission, Server as Api, Step, TurnedAway, Visit, Work};
 
 use super::keys::RequestKeys;
-use super::{State, addresses, mounted};
+use super::{State, addresses, between, mounted};
 use crate::store::{Store, StoreError};
 use crate::telemetry::request_id;
 
 /// The largest body either API takes.
 const BODY_BYTES: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of one request: far more than any asks for, so that none goes on for ever.
+const TRANSACTIONS_MAX: usize = 256;
 
 pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, socket: IpAddr) -> HttpResponse<Full<Bytes>> {
     let path = request.uri().path();
@@ -56,12 +58,25 @@ async fn serve(
             Admission::Answered(response) => return Ok((response, Duration::ZERO)),
             Admission::Work(work) => work,
         };
-        match commit(&state.store, work).await? {
-            Step::Answer { response, floor } => return Ok((response, floor)),
-            Step::Stale => tracing::debug!(request_id, "the key changed: admitting once more"),
+        if let Some(answer) = work_off(state, work).await? {
+            return Ok(answer);
         }
+        tracing::debug!(request_id, "the key changed: admitting once more");
     }
     Err(TurnedAway::Busy)
+}
+
+/// One transaction after the other until there is an answer; none when the key is stale.
+async fn work_off(state: &State, mut work: Work) -> Result<Option<(Response, Duration)>, TurnedAway> {
+    for _ in 0..TRANSACTIONS_MAX {
+        match commit(&state.store, work).await? {
+            Step::Answer { response, floor } => return Ok(Some((response, floor))),
+            Step::Stale => return Ok(None),
+            Step::Between { need, then } => work = then(between::meet(need).await),
+        }
+    }
+    tracing::error!("a request wants more than {TRANSACTIONS_MAX} transactions");
+    Err(TurnedAway::Internal)
 }
 
 /// Requests with a body may derive a key, which would hold up every other request of this thread.

@@ -9,6 +9,7 @@ mod licenses;
 mod master_keys;
 mod migrations;
 mod orders;
+mod outbox;
 mod services;
 mod sql;
 mod sqlite;

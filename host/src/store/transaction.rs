@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::Timestamp;
 use provisor_providers::books::{
     Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Keep, KeyRow,
-    License, Lock, Login, NewInvoice, NewOrder, NewService, Order, Package, Product, Recorded, Service,
+    License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewService, Order, Package, Product, Recorded, Service,
 };
 use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
 use super::sql::Sql;
-use super::{accounts, audit_log, catalogue, idempotency, keys, licenses, orders, services};
+use super::{accounts, audit_log, catalogue, idempotency, keys, licenses, orders, outbox, services};
 use crate::vault::Vault;
 
 /// One transaction on a book. Operators' questions are its own methods, in the file of their noun.
@@ -216,6 +216,14 @@ impl AccountBooks for Tenant<'_> {
 
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault> {
         services::set_password(self.sql, self.vault, self.id, service, password)
+    }
+
+    fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault> {
+        outbox::add_event(self.sql, self.id, event)
+    }
+
+    fn queue_mail(&mut self, mail: &Mail) -> Result<(), Fault> {
+        outbox::queue_mail(self.sql, self.id, mail)
     }
 
     fn license(&mut self, domain: &str) -> Result<Option<License>, Fault> {

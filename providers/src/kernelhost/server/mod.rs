@@ -12,12 +12,13 @@ use super::guard::{self, Verdict};
 use super::wire::{self, header};
 use crate::books::{Attempted, Books, Fault, Keep};
 use crate::message::{Request, Response};
-use crate::server::{Admission, Issued, Key, Keys, Moment, Scope, TurnedAway, Visit};
+use crate::server::{Admission, Issued, Key, Keys, Met, Moment, Scope, TurnedAway, Visit};
 
 mod account;
 mod body;
 pub mod catalog;
 pub mod cycle;
+mod events;
 mod fulfilment;
 mod orders;
 mod problem;
@@ -61,7 +62,10 @@ impl crate::server::Server for Server {
             return Ok(Admission::Answered(health(&visit)));
         }
         Ok(Admission::Work(match guard::judge(&visit, keys)? {
-            Verdict::Admitted(admitted) => Box::new(move |books| serve::admitted(&visit, &admitted, books)),
+            Verdict::Admitted(admitted) => {
+                let admitted = Arc::new(admitted);
+                Box::new(move |books| serve::admitted(&visit, &admitted, books))
+            }
             Verdict::Refused(refused) => Box::new(move |books| serve::refused(&visit, &refused, books)),
         }))
     }
@@ -88,6 +92,8 @@ impl crate::server::Server for Server {
 struct Call<'a> {
     visit: &'a Visit,
     key: &'a Key,
+    /// What the last need of this request came to; none at first.
+    met: Option<&'a Met>,
 }
 
 impl Call<'_> {

@@ -211,6 +211,7 @@ mod tests {
                 Err(problem["errors"].as_array().unwrap().iter().map(|error| error["code"].clone()).collect())
             }
             Err(Halt::Fault(fault)) => panic!("{fault}"),
+            Err(Halt::Needs(need)) => panic!("{need:?}"),
         }
     }
 

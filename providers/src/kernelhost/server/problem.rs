@@ -4,7 +4,7 @@ use crate::books::Fault;
 use crate::kernelhost::guard::Reason;
 use crate::kernelhost::wire::{self, FieldError, Problem, header};
 use crate::message::{Headers, Response};
-use crate::server::TurnedAway;
+use crate::server::{Need, TurnedAway};
 
 /// A problem's `errors[]` names at most so many fields.
 const ERRORS_MAX: usize = 20;
@@ -15,6 +15,9 @@ pub(super) enum Halt {
     Refused(Refusal),
     /// The store's or our own failure. Nothing stays.
     Fault(Fault),
+    /// The handler cannot go on before this has happened, outside the transaction. What was written before stays, and the handler
+    /// is run again with what it came to.
+    Needs(Need),
 }
 
 impl From<Refusal> for Halt {

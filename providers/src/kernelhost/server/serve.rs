@@ -3,6 +3,8 @@
 //! The outer part (nonce, meter, lock counters, audit row) always commits. From routing on, everything runs in one attempt: what
 //! it wrote is undone when it fails or panics, and the audit row then says 500.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -12,9 +14,9 @@ use super::{Call, account, body, catalog, finish, orders, services};
 use crate::books::{Attempted, AuditRow, Books, Fault, IdempotencyScope, Keep, Lock, Recorded};
 use crate::kernelhost::guard::{Admitted, Reason, Refused};
 use crate::kernelhost::wire::{self, header};
-use crate::limits;
+use crate::limits::{self, Reading};
 use crate::message::Response;
-use crate::server::{Key, Step, Visit};
+use crate::server::{Key, Met, Need, Step, Visit, Work};
 
 /// A record of an unpaid order lives so many seconds longer than the order, so that no retry can find the one without the other.
 const UNFINISHED_MARGIN_S: i64 = 3600;
@@ -43,7 +45,7 @@ pub(super) fn refused(visit: &Visit, refused: &Refused, books: &mut dyn Books) -
 }
 
 /// A request whose signature holds.
-pub(super) fn admitted(visit: &Visit, admitted: &Admitted, books: &mut dyn Books) -> Result<Step, Fault> {
+pub(super) fn admitted(visit: &Arc<Visit>, admitted: &Arc<Admitted>, books: &mut dyn Books) -> Result<Step, Fault> {
     let key = &*admitted.key;
     if is_stale(books, key)? {
         return Ok(Step::Stale);
@@ -59,15 +61,41 @@ pub(super) fn admitted(visit: &Visit, admitted: &Admitted, books: &mut dyn Books
         return answer(visit, by, response, None, books);
     }
     let reading = limits::meter(books, key, now)?;
-    let mut response = if reading.allowed {
+    if reading.allowed {
         books.touch_key(key.row, now)?;
-        execute(&Call { visit, key }, books)?
-    } else {
-        problem::rate_limited(reading.retry_after_s).response(&visit.request_id)
-    };
+        return go_on(visit, admitted, reading, None, books);
+    }
+    let response = problem::rate_limited(reading.retry_after_s).response(&visit.request_id);
+    answer(visit, by, metered(response, reading), None, books)
+}
+
+/// The endpoint's part. Where it needs something outside the transaction it comes here again with what that came to; nonce and
+/// meter were taken the first time.
+fn go_on(
+    visit: &Arc<Visit>,
+    admitted: &Arc<Admitted>,
+    reading: Reading,
+    met: Option<&Met>,
+    books: &mut dyn Books,
+) -> Result<Step, Fault> {
+    let key = &*admitted.key;
+    match execute(&Call { visit, key, met }, books)? {
+        Executed::Answer(response) => {
+            let by = By { key: Some(key), key_id: Some(&key.public_id) };
+            answer(visit, by, metered(response, reading), None, books)
+        }
+        Executed::Needs(need) => {
+            let (visit, admitted) = (Arc::clone(visit), Arc::clone(admitted));
+            let then = move |met| -> Work { Box::new(move |books| go_on(&visit, &admitted, reading, Some(&met), books)) };
+            Ok(Step::Between { need, then: Box::new(then) })
+        }
+    }
+}
+
+fn metered(mut response: Response, reading: Reading) -> Response {
     response.headers.add(header::REMAINING, reading.remaining.to_string());
     response.headers.add(header::RESET, reading.reset_at.to_string());
-    answer(visit, by, response, None, books)
+    response
 }
 
 /// Whether the key changed since it was read: then neither its secret nor its limits can be trusted, not even to refuse.
@@ -99,24 +127,34 @@ fn nonce_expiry(timestamp: i64, now: Timestamp) -> Result<Timestamp, Fault> {
     Ok(out_of_window.max(now + SignedDuration::from_secs(wire::NONCE_S)))
 }
 
+/// What an endpoint came to.
+enum Executed {
+    Answer(Response),
+    Needs(Need),
+}
+
 /// The endpoint's answer; or, when it broke, a 500 of which nothing but the audit row stays.
-fn execute(call: &Call<'_>, books: &mut dyn Books) -> Result<Response, Fault> {
+fn execute(call: &Call<'_>, books: &mut dyn Books) -> Result<Executed, Fault> {
     let request_id = &call.visit.request_id;
     let route = match permitted(call) {
         Ok(route) => route,
-        Err(refusal) => return Ok(refusal.response(request_id)),
+        Err(refusal) => return Ok(Executed::Answer(refusal.response(request_id))),
     };
-    let mut response = None;
+    let mut executed = None;
     let attempted = books.attempt(&mut |books| {
-        match dispatch(call, route, books) {
-            Ok(answer) => response = Some(answer),
-            Err(Halt::Refused(refusal)) => response = Some(refusal.response(request_id)),
+        executed = Some(match dispatch(call, route, books) {
+            Ok(answer) => Executed::Answer(answer),
+            Err(Halt::Refused(refusal)) => Executed::Answer(refusal.response(request_id)),
+            Err(Halt::Needs(need)) => Executed::Needs(need),
             Err(Halt::Fault(fault)) => return Err(fault),
-        }
+        });
         Ok(Keep::Keep)
     })?;
-    let kept = response.filter(|_| attempted == Attempted::Kept);
-    let response = kept.unwrap_or_else(|| problem::internal().response(request_id));
+    let response = match executed.filter(|_| attempted == Attempted::Kept) {
+        Some(Executed::Answer(response)) => response,
+        Some(Executed::Needs(need)) => return Ok(Executed::Needs(need)),
+        None => problem::internal().response(request_id),
+    };
     if let Route::Credentials(service) = route
         && response.status == 200
     {
@@ -124,7 +162,7 @@ fn execute(call: &Call<'_>, books: &mut dyn Books) -> Result<Response, Fault> {
         let detail = Some(format!("service {service}"));
         books.audit(&AuditRow { detail, ..row(call.visit, by, 200, "credentials.read") })?;
     }
-    Ok(response)
+    Ok(Executed::Answer(response))
 }
 
 /// The endpoint that the request names, if its key may use it.

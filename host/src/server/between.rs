@@ -1,0 +1,35 @@
+//! What a request needs between its transactions, and never inside one: time and names.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use provisor_providers::server::{Met, Need};
+use tokio::net::lookup_host;
+
+/// The longest single wait.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a name may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// More addresses than this are not a web server's.
+const ADDRESSES_MAX: usize = 64;
+
+pub(super) async fn meet(need: Need) -> Met {
+    match need {
+        Need::Pause(pause) => {
+            tokio::time::sleep(pause.min(PAUSE_MAX)).await;
+            Met::Paused
+        }
+        Need::Resolve(host) => Met::Resolved(resolve(&host).await),
+    }
+}
+
+async fn resolve(host: &str) -> Vec<IpAddr> {
+    match tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((host, 443))).await {
+        Ok(Ok(found)) => found.map(|address| address.ip()).take(ADDRESSES_MAX).collect(),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, host, "a name cannot be resolved");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    }
+}

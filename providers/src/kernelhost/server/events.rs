@@ -1,0 +1,83 @@
+//! Events for whoever listens by webhook (our choice, 2.13), written in the transaction of the change that they tell of.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use ulid::Ulid;
+
+use super::problem;
+use crate::books::{AccountBooks, Fault, NewEvent};
+use crate::server::Moment;
+
+/// Every type of event, as webhooks name it.
+pub(super) const KINDS: &[&str] = &[
+    "order.created",
+    "order.paid",
+    "order.cancelled",
+    "service.provisioned",
+    "service.suspended",
+    "service.unsuspended",
+    "service.terminated",
+    "service.failed",
+    "invoice.created",
+    "invoice.paid",
+];
+
+/// What is posted.
+#[derive(Serialize)]
+struct Event<'a, T> {
+    id: &'a str,
+    object: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    created: i64,
+    data: Data<'a, T>,
+}
+
+#[derive(Serialize)]
+struct Data<'a, T> {
+    object: &'a T,
+}
+
+/// Tells that `kind` happened to an order, service or invoice with this id, which now looks like `object` on the wire.
+pub(super) fn emit(
+    moment: &Moment,
+    books: &mut dyn AccountBooks,
+    kind: &str,
+    id: i64,
+    object: &impl Serialize,
+) -> Result<(), Fault> {
+    let event_id = event_id(moment, kind, id);
+    let created = moment.now.as_second();
+    let body = Event { id: &event_id, object: "event", kind, created, data: Data { object } };
+    let body = String::from_utf8(problem::to_json(&body)).map_err(|error| Fault(error.to_string()))?;
+    books.add_event(&NewEvent { id: &event_id, kind, body: &body, at: moment.now })
+}
+
+/// The same each time the transaction is run again, and another for each event that it tells of.
+fn event_id(moment: &Moment, kind: &str, id: i64) -> String {
+    let digest = Sha256::new().chain_update(moment.seed).chain_update(kind).chain_update(id.to_be_bytes()).finalize();
+    let random = digest.iter().take(10).fold(0_u128, |random, byte| (random << 8) | u128::from(*byte));
+    let milliseconds = u64::try_from(moment.now.as_millisecond()).unwrap_or(0);
+    format!("evt_{}", Ulid::from_parts(milliseconds, random))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::Rules;
+
+    #[test]
+    fn an_events_id_follows_the_seed_and_comes_once() {
+        let moment = |seed| Moment { now: "2027-01-15T08:00:00Z".parse().unwrap(), seed: [seed; 32], rules: Rules::default() };
+        let first = event_id(&moment(1), "order.paid", 7);
+        assert_eq!(first, event_id(&moment(1), "order.paid", 7));
+        assert_eq!((first.len(), &first[..4]), (30, "evt_"));
+        for other in [
+            event_id(&moment(2), "order.paid", 7),
+            event_id(&moment(1), "order.paid", 8),
+            event_id(&moment(1), "order.created", 7),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
+}

@@ -61,6 +61,8 @@ pub trait Books {
     /// One reseller's part of the books. Nothing else reaches it.
     fn account(&mut self, id: AccountId) -> Box<dyn AccountBooks + '_>;
 
+    /// How a key stands: one question for what every request asks. `None` when the row is gone.
+    fn standing(&mut self, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault>;
     /// The version of a key as it stands now; `None` when the row is gone.
     fn key_version(&mut self, key: KeyRow) -> Result<Option<i64>, Fault>;
     /// When the key was last used with success.
@@ -72,8 +74,8 @@ pub trait Books {
     fn spend_nonce(&mut self, key: KeyRow, nonce: &str, now: Timestamp, expires_at: Timestamp) -> Result<bool, Fault>;
     /// The key's meter; a full one if it was never used.
     fn meter(&mut self, key: KeyRow) -> Result<Option<Meter>, Fault>;
-    /// Writes the meter back.
-    fn set_meter(&mut self, key: KeyRow, meter: &Meter) -> Result<(), Fault>;
+    /// Writes the meter back and, with `used_at`, notes a success.
+    fn set_meter(&mut self, key: KeyRow, meter: &Meter, used_at: Option<Timestamp>) -> Result<(), Fault>;
 
     /// Locks of a key that are in force.
     fn locks(&mut self, key: KeyRow, now: Timestamp) -> Result<Vec<Lock>, Fault>;
@@ -186,6 +188,17 @@ pub enum Attempted {
     Undone,
     /// It failed or panicked, and what it wrote was undone. The cause is in the log.
     Broke,
+}
+
+/// How a key stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// As it stands now.
+    pub version: i64,
+    /// None if it was never used.
+    pub meter: Option<Meter>,
+    /// Those in force.
+    pub locks: Vec<Lock>,
 }
 
 /// A lock in force.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::Timestamp;
 use provisor_providers::books::{
     Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Keep, KeyRow,
-    License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewService, Order, Package, Product, Recorded, Service,
+    License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewService, Order, Package, Product, Recorded, Service, Standing,
 };
 use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
@@ -29,7 +29,7 @@ impl<'a> Transaction<'a> {
 
 impl Books for Transaction<'_> {
     fn attempt(&mut self, work: &mut dyn FnMut(&mut dyn Books) -> Result<Keep, Fault>) -> Result<Attempted, Fault> {
-        self.sql.batch("SAVEPOINT attempt")?;
+        self.sql.execute("SAVEPOINT attempt", &[])?;
         let attempted = match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(Keep::Keep)) => Attempted::Kept,
             Ok(Ok(Keep::Undo)) => Attempted::Undone,
@@ -40,13 +40,19 @@ impl Books for Transaction<'_> {
             // The panic hook has logged where.
             Err(_) => Attempted::Broke,
         };
-        let kept = attempted == Attempted::Kept;
-        self.sql.batch(if kept { "RELEASE attempt" } else { "ROLLBACK TO attempt; RELEASE attempt" })?;
+        if attempted != Attempted::Kept {
+            self.sql.execute("ROLLBACK TO attempt", &[])?;
+        }
+        self.sql.execute("RELEASE attempt", &[])?;
         Ok(attempted)
     }
 
     fn account(&mut self, id: AccountId) -> Box<dyn AccountBooks + '_> {
         Box::new(Tenant { sql: self.sql, vault: self.vault, id: id.0 })
+    }
+
+    fn standing(&mut self, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault> {
+        keys::standing(self.sql, key, now)
     }
 
     fn key_version(&mut self, key: KeyRow) -> Result<Option<i64>, Fault> {
@@ -69,8 +75,8 @@ impl Books for Transaction<'_> {
         keys::meter(self.sql, key)
     }
 
-    fn set_meter(&mut self, key: KeyRow, meter: &Meter) -> Result<(), Fault> {
-        keys::set_meter(self.sql, key, meter)
+    fn set_meter(&mut self, key: KeyRow, meter: &Meter, used_at: Option<Timestamp>) -> Result<(), Fault> {
+        keys::set_meter(self.sql, key, meter, used_at)
     }
 
     fn locks(&mut self, key: KeyRow, now: Timestamp) -> Result<Vec<Lock>, Fault> {

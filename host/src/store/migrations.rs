@@ -8,6 +8,7 @@ use super::sql::Sql;
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("migrations/0001_books.sql")),
     (2, include_str!("migrations/0002_outboxes.sql")),
+    (4, include_str!("migrations/0004_billing.sql")),
     (6, include_str!("migrations/0006_use.sql")),
 ];
 

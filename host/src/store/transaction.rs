@@ -4,15 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jiff::Timestamp;
 use provisor_providers::books::{
-    Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Keep, KeyRow,
-    License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewService, Order, Package, Product, Recorded, Service, Standing,
+    Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Invoice,
+    Keep, KeyRow, License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewPayment, NewService, Order, OrderStatus,
+    Package, Payment, PaymentEnd, Product, Recorded, Service, Standing,
 };
 use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
 use super::sql::Sql;
-use super::{accounts, audit_log, catalogue, idempotency, keys, licenses, orders, outbox, services};
+use super::{accounts, audit_log, catalogue, idempotency, invoices, keys, licenses, orders, outbox, payments, services};
 use crate::vault::Vault;
 
 /// One transaction on a book. Operators' questions are its own methods, in the file of their noun.
@@ -119,12 +120,28 @@ impl Books for Transaction<'_> {
         catalogue::take_stock(self.sql, product, quantity)
     }
 
+    fn return_stock(&mut self, product: i64, quantity: u32) -> Result<(), Fault> {
+        catalogue::return_stock(self.sql, product, quantity)
+    }
+
     fn due_orders(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault> {
         orders::due(self.sql, now, limit)
     }
 
     fn next_due_order(&mut self) -> Result<Option<Timestamp>, Fault> {
         orders::next_due(self.sql)
+    }
+
+    fn due_services(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault> {
+        services::due(self.sql, now, limit)
+    }
+
+    fn next_due_service(&mut self) -> Result<Option<Timestamp>, Fault> {
+        services::next_due(self.sql)
+    }
+
+    fn abandoned_payments(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault> {
+        payments::abandoned(self.sql, now, limit)
     }
 
     fn hash_use(&mut self, key: KeyRow, hash: &str) -> Result<Option<HashUse>, Fault> {
@@ -168,32 +185,80 @@ impl AccountBooks for Tenant<'_> {
         accounts::charge(self.sql, self.id, amount, entry)
     }
 
-    fn add_order(&mut self, order: &NewOrder) -> Result<i64, Fault> {
-        orders::add(self.sql, self.id, order)
+    fn deposit(&mut self, amount: Minor, entry: &Entry<'_>) -> Result<(), Fault> {
+        accounts::deposit(self.sql, self.id, amount, entry)
+    }
+
+    fn place(&mut self, order: &NewOrder, invoice: &NewInvoice) -> Result<Order, Fault> {
+        orders::place(self.sql, self.id, order, invoice)
+    }
+
+    fn buy(&mut self, order: &NewOrder, invoice: &NewInvoice, due_at: Timestamp) -> Result<Option<Order>, Fault> {
+        orders::buy(self.sql, self.id, order, invoice, due_at)
     }
 
     fn order(&mut self, id: i64) -> Result<Option<Order>, Fault> {
         orders::find(self.sql, self.id, id)
     }
 
-    fn set_order(&mut self, order: &Order) -> Result<(), Fault> {
-        orders::set(self.sql, self.id, order)
+    fn pending_orders(&mut self, limit: u32) -> Result<Vec<i64>, Fault> {
+        orders::pending(self.sql, self.id, limit)
+    }
+
+    fn set_order(&mut self, order: &Order, from: OrderStatus) -> Result<bool, Fault> {
+        orders::set(self.sql, self.id, order, from)
     }
 
     fn add_invoice(&mut self, invoice: &NewInvoice) -> Result<i64, Fault> {
-        orders::add_invoice(self.sql, self.id, invoice)
+        invoices::add(self.sql, self.id, invoice, None)
     }
 
-    fn renewal_invoice(&mut self, service: i64, term_from: Timestamp) -> Result<Option<i64>, Fault> {
-        orders::renewal_invoice(self.sql, self.id, service, term_from)
+    fn invoice(&mut self, id: i64) -> Result<Option<Invoice>, Fault> {
+        invoices::find(self.sql, self.id, id)
     }
 
-    fn set_invoice_paid(&mut self, id: i64, now: Timestamp) -> Result<(), Fault> {
-        orders::set_invoice_paid(self.sql, self.id, id, now)
+    fn invoices(&mut self, offset: u64, limit: u32) -> Result<Vec<Invoice>, Fault> {
+        invoices::list(self.sql, self.id, offset, limit)
     }
 
-    fn cancel_invoice(&mut self, id: i64) -> Result<(), Fault> {
-        orders::cancel_invoice(self.sql, self.id, id)
+    fn count_invoices(&mut self) -> Result<u64, Fault> {
+        invoices::count(self.sql, self.id)
+    }
+
+    fn renewal_invoice(&mut self, service: i64, term_from: Timestamp) -> Result<Option<Invoice>, Fault> {
+        invoices::renewal(self.sql, self.id, service, term_from)
+    }
+
+    fn unpaid_renewals(&mut self, now: Timestamp, limit: u32) -> Result<Vec<i64>, Fault> {
+        invoices::unpaid_renewals(self.sql, self.id, now, limit)
+    }
+
+    fn pay_invoice(&mut self, id: i64, now: Timestamp) -> Result<bool, Fault> {
+        invoices::pay(self.sql, self.id, id, now)
+    }
+
+    fn cancel_invoice(&mut self, id: i64) -> Result<bool, Fault> {
+        invoices::cancel(self.sql, self.id, id)
+    }
+
+    fn add_payment(&mut self, payment: &NewPayment<'_>) -> Result<Payment, Fault> {
+        payments::add(self.sql, self.id, payment)
+    }
+
+    fn payment(&mut self, id: i64) -> Result<Option<Payment>, Fault> {
+        payments::find(self.sql, self.id, id)
+    }
+
+    fn last_payment(&mut self, invoice: i64) -> Result<Option<Payment>, Fault> {
+        payments::last(self.sql, self.id, invoice)
+    }
+
+    fn claim_payment(&mut self, id: i64, fence: i64, lease_until: Timestamp) -> Result<bool, Fault> {
+        payments::claim(self.sql, self.id, id, fence, lease_until)
+    }
+
+    fn finish_payment(&mut self, id: i64, fence: i64, end: &PaymentEnd<'_>) -> Result<bool, Fault> {
+        payments::finish(self.sql, self.id, id, fence, end)
     }
 
     fn add_service(&mut self, service: &NewService) -> Result<i64, Fault> {

@@ -349,7 +349,7 @@ pub enum TurnedAway {
     Malformed,
     /// The store cannot take the request now, or could not write its audit row. Nothing was executed.
     Busy,
-    /// A defect of ours. Nothing was executed.
+    /// A defect of ours, and nothing was executed; or the store cannot say whether it was.
     Internal,
 }
 

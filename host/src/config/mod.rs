@@ -5,6 +5,7 @@ mod data;
 mod environment;
 mod error;
 mod secret;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,7 @@ pub use data::{DataError, data_directory, prepare_data};
 pub use environment::Environment;
 pub use error::Error;
 pub use secret::{SecretError, SecretRef, Value};
+pub use store::{PostgresHost, PostgresUrl, StoreUrl};
 
 /// The default configuration, with its comments.
 pub const DEFAULT: &str = include_str!("../config.default.toml");
@@ -64,7 +66,8 @@ impl Config {
         let text = std::fs::read_to_string(file).map_err(unreadable)?;
         let mut config = Self::parse(&text, file, environment)?;
         let folder = std::path::absolute(file).map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
-        for reference in config.profiles.values_mut().flat_map(Profile::references_mut) {
+        let profiles = config.profiles.values_mut().flat_map(Profile::references_mut);
+        for reference in profiles.chain(config.store.password.as_mut()) {
             reference.anchor(&folder);
         }
         Ok(config)
@@ -298,6 +301,8 @@ impl Default for Gp {
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct Store {
     pub url: StoreUrl,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretRef>,
 }
 
 /// What one call of a provider's component may use.
@@ -469,42 +474,6 @@ impl FromStr for Network {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// Where the books are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum StoreUrl {
-    /// A file; a relative path starts at the data directory.
-    Sqlite(PathBuf),
-}
-
-impl Default for StoreUrl {
-    fn default() -> Self {
-        Self::Sqlite("provisor.db".into())
-    }
-}
-
-impl FromStr for StoreUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            // The text may hold a password, so it is not shown.
-            Some(("postgres" | "postgresql", _)) => {
-                Err("PostgreSQL is not supported by this version; use `sqlite:PATH`".to_owned())
-            }
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err("a store is `sqlite:PATH`, such as `sqlite:provisor.db`".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Sqlite(path) = self;
-        write!(f, "sqlite:{}", path.display())
     }
 }
 

@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
 
-use super::sql::{Cell, Row, Sql, Value};
+use super::sql::{Cell, Dialect, Row, Sql, Value};
 
 /// How many jobs may wait. At the slowest disk worth serving from that is a second's work; more would only answer later.
 const QUEUE: usize = 1024;
@@ -135,6 +135,10 @@ impl Sql for Sqlite<'_> {
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.0.execute_batch(sql).map_err(|error| fault(&error))
     }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
 }
 
 impl ToSql for Value<'_> {
@@ -187,6 +191,17 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
         connection.pragma_update(None, pragma, value).map_err(|error| fault(&error))?;
     }
     Ok(connection)
+}
+
+/// Runs work in a transaction of its own that no other process's runs beside.
+pub(crate) fn alone<T>(connection: &Connection, work: impl FnOnce(&mut dyn Sql) -> Result<T, Fault>) -> Result<T, Fault> {
+    let mut engine = Sqlite(connection);
+    engine.batch("BEGIN IMMEDIATE")?;
+    let result = work(&mut engine).and_then(|value| engine.batch("COMMIT").map(|()| value));
+    if result.is_err() {
+        engine.batch("ROLLBACK")?;
+    }
+    result
 }
 
 /// Opens an existing book for reading.

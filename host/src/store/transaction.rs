@@ -12,7 +12,7 @@ use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
-use super::sql::Sql;
+use super::sql::{Claim, Sql};
 use super::{accounts, audit_log, catalogue, idempotency, invoices, keys, licenses, orders, outbox, payments, services};
 use crate::vault::Vault;
 
@@ -49,14 +49,17 @@ impl Books for Transaction<'_> {
     }
 
     fn account(&mut self, id: AccountId) -> Box<dyn AccountBooks + '_> {
+        self.sql.claim(Claim::Account(id.0));
         Box::new(Tenant { sql: self.sql, vault: self.vault, id: id.0 })
     }
 
     fn standing(&mut self, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault> {
+        self.sql.claim(Claim::Key(key.0));
         keys::standing(self.sql, key, now)
     }
 
     fn key_version(&mut self, key: KeyRow) -> Result<Option<i64>, Fault> {
+        self.sql.claim(Claim::Key(key.0));
         keys::version(self.sql, key)
     }
 
@@ -105,6 +108,7 @@ impl Books for Transaction<'_> {
     }
 
     fn audit(&mut self, row: &AuditRow) -> Result<(), Fault> {
+        self.sql.claim(Claim::Stream(row.account.map_or(0, |account| account.0)));
         audit_log::append(self.sql, row)
     }
 

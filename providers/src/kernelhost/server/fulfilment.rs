@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 
 use super::cycle;
-use super::services::generate_password;
+use super::events::emit;
+use super::services::{self, generate_password};
 use crate::books::{
     AccountId, Attempted, Books, Fault, Keep, Login, NewService, Order, OrderStatus, Power, Service, ServiceStatus,
 };
@@ -32,7 +33,7 @@ pub(super) fn tick(moment: &Moment, books: &mut dyn Books) -> Result<Option<Time
             break;
         }
         made += order.new.quantity;
-        let attempted = books.attempt(&mut |books| settle(account, &order, moment.now, &mut rng, books).map(|()| Keep::Keep))?;
+        let attempted = books.attempt(&mut |books| settle(account, &order, moment, &mut rng, books).map(|()| Keep::Keep))?;
         if attempted != Attempted::Kept {
             // Else the broken ones would stand before all others for ever.
             let later = moment.now + SignedDuration::from_secs(SET_ASIDE_S);
@@ -42,10 +43,10 @@ pub(super) fn tick(moment: &Moment, books: &mut dyn Books) -> Result<Option<Time
     books.next_due_order()
 }
 
-fn settle(account: AccountId, order: &Order, now: Timestamp, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
+fn settle(account: AccountId, order: &Order, moment: &Moment, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
     match order.status {
-        OrderStatus::Paid | OrderStatus::Provisioning => fulfil(account, order, now, rng, books),
-        OrderStatus::PendingPayment if order.new.expires_at <= now => {
+        OrderStatus::Paid | OrderStatus::Provisioning => fulfil(account, order, moment, rng, books),
+        OrderStatus::PendingPayment if order.new.expires_at <= moment.now => {
             let mut books = books.account(account);
             books.cancel_invoice(order.new.invoice_id)?;
             books.set_order(&Order { status: OrderStatus::Cancelled, due_at: None, ..order.clone() })
@@ -55,16 +56,18 @@ fn settle(account: AccountId, order: &Order, now: Timestamp, rng: &mut StdRng, b
 }
 
 /// Makes the services of a paid order; the order names the first.
-fn fulfil(account: AccountId, order: &Order, now: Timestamp, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
+fn fulfil(account: AccountId, order: &Order, moment: &Moment, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
     // What is no longer on sale is still owed.
     let family = books.product(order.new.product_id)?.map_or_else(|| "kvm".to_owned(), |product| product.family);
     let mut books = books.account(account);
     let mut first = None;
     for index in 0..order.new.quantity {
-        let id = books.add_service(&new_service(order, &family, index, now, rng)?)?;
+        let id = books.add_service(&new_service(order, &family, index, moment.now, rng)?)?;
         let service = books.service(id)?.ok_or_else(|| Fault(format!("service {id} is gone")))?;
         let power = matches!(family.as_str(), "kvm" | "dedicated" | "minecraft").then_some(Power::Running);
-        books.set_service(&Service { status: ServiceStatus::Active, power, ..service })?;
+        let service = Service { status: ServiceStatus::Active, power, ..service };
+        books.set_service(&service)?;
+        emit(moment, &mut *books, "service.provisioned", id, &services::show(&service))?;
         first = first.or(Some(id));
     }
     books.set_order(&Order { status: OrderStatus::Completed, service_id: first, due_at: None, ..order.clone() })

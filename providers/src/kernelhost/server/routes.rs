@@ -15,6 +15,8 @@ pub(super) enum Route {
     Credentials(i64),
     Act(i64),
     Balance,
+    Webhook,
+    SetWebhook,
 }
 
 /// Every endpoint. HEAD is answered like GET.
@@ -32,8 +34,11 @@ pub(super) fn find(method: &str, path: &str) -> Result<Route, Refusal> {
         ("GET", ["v1", "services", service, "credentials"]) => Route::Credentials(id(service)?),
         ("POST", ["v1", "services", service, "actions"]) => Route::Act(id(service)?),
         ("GET", ["v1", "billing", "balance"]) => Route::Balance,
+        ("GET", ["v1", "webhooks"]) => Route::Webhook,
+        ("PUT", ["v1", "webhooks"]) => Route::SetWebhook,
 
         (_, ["v1", "orders"] | ["v1", "services", _, "actions"]) => return Err(problem::method_not_allowed("POST")),
+        (_, ["v1", "webhooks"]) => return Err(problem::method_not_allowed("GET, HEAD, PUT")),
         (
             _,
             ["v1", "health" | "me" | "products" | "services"]
@@ -57,6 +62,8 @@ impl Route {
             Self::Credentials(_) => Some("read:credentials"),
             Self::Act(_) => Some("write:services"),
             Self::Balance => Some("read:billing"),
+            Self::Webhook => Some("read:webhooks"),
+            Self::SetWebhook => Some("write:webhooks"),
         }
     }
 }
@@ -85,6 +92,9 @@ mod tests {
             ("GET", "/v1/services/7/credentials", Route::Credentials(7), Some("read:credentials")),
             ("POST", "/v1/services/7/actions", Route::Act(7), Some("write:services")),
             ("GET", "/v1/billing/balance", Route::Balance, Some("read:billing")),
+            ("GET", "/v1/webhooks", Route::Webhook, Some("read:webhooks")),
+            ("HEAD", "/v1/webhooks", Route::Webhook, Some("read:webhooks")),
+            ("PUT", "/v1/webhooks", Route::SetWebhook, Some("write:webhooks")),
         ] {
             let found = find(method, path).ok().unwrap();
             assert_eq!((found, found.scope()), (route, scope), "{method} {path}");
@@ -101,6 +111,8 @@ mod tests {
             ("DELETE", "/v1/orders/1", "GET, HEAD"),
             ("PUT", "/v1/services/7/actions", "POST"),
             ("get", "/v1/me", "GET, HEAD"),
+            ("POST", "/v1/webhooks", "GET, HEAD, PUT"),
+            ("DELETE", "/v1/webhooks", "GET, HEAD, PUT"),
         ] {
             let response = find(method, path).err().unwrap().response("id");
             assert_eq!((response.status, response.headers.once("allow")), (405, Some(allow)), "{method} {path}");
@@ -129,7 +141,8 @@ mod tests {
             "/v1/products/x",
             "/v1/services/7/credentials/x",
             "/v1/services/7/x",
-            "/v1/webhooks",
+            "/v1/webhooks/",
+            "/v1/webhooks/1",
             "/v1/billing/invoices",
         ] {
             assert_eq!(find("GET", path).err().map(|refusal| refusal.response("id").status), Some(404), "{path}");

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{self, Halt, Handled, Refusal};
 use super::routes::{self, Route};
-use super::{Call, account, body, catalog, finish, orders, services};
+use super::{Call, account, body, catalog, finish, orders, services, webhooks};
 use crate::books::{Attempted, AuditRow, Books, Fault, IdempotencyScope, Keep, Lock, Recorded};
 use crate::kernelhost::guard::{Admitted, Reason, Refused};
 use crate::kernelhost::wire::{self, header};
@@ -188,6 +188,8 @@ fn dispatch(call: &Call<'_>, route: Route, books: &mut dyn Books) -> Handled {
         Route::Credentials(id) => services::credentials(call, id, books),
         Route::Act(id) => once(call, books, &mut |_, books| services::act(call, id, books)),
         Route::Balance => account::balance(call, books),
+        Route::Webhook => webhooks::show(call, books),
+        Route::SetWebhook => webhooks::set(call, books),
     }
 }
 

@@ -8,9 +8,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::body::{self, Paging};
 use super::catalog::is_text;
 use super::problem::{self, Halt, Handled};
-use super::{Call, all_or_nothing, cycle, json, ok, time};
-use crate::books::{Books, Entry, NewInvoice, Power, Service, ServiceStatus};
+use super::{Call, all_or_nothing, cycle, events, json, ok, time};
+use crate::books::{AccountBooks, Books, Entry, Fault, NewInvoice, Power, Service, ServiceStatus};
 use crate::kernelhost::wire::{self, ActionRequest, Credentials, Page};
+use crate::server::Moment;
 
 /// Characters of a generated password: 119 bits in base62.
 const PASSWORD_CHARS: usize = 20;
@@ -75,6 +76,9 @@ pub(super) fn act(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
             let changed = switched(&service, switch).ok_or_else(wrong_state)?;
             let mut account = books.account(call.key.account);
             account.set_service(&changed)?;
+            if changed.status != service.status {
+                tell(&call.visit.moment, &mut *account, &changed)?;
+            }
             if switch == Switch::Reinstall {
                 account.set_password(id, &generate_password(&mut call.visit.moment.rng()))?;
             }
@@ -91,6 +95,18 @@ pub(super) fn act(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
             service: Some(show(&service)),
         },
     ))
+}
+
+/// Tells that a service has come into its state.
+pub(super) fn tell(moment: &Moment, books: &mut dyn AccountBooks, service: &Service) -> Result<(), Fault> {
+    let kind = match service.status {
+        ServiceStatus::Active => "service.unsuspended",
+        ServiceStatus::Suspended => "service.suspended",
+        ServiceStatus::Terminated => "service.terminated",
+        ServiceStatus::Failed => "service.failed",
+        ServiceStatus::Provisioning => return Ok(()),
+    };
+    events::emit(moment, books, kind, service.id, &show(service))
 }
 
 /// 20 characters of base62.
@@ -249,7 +265,7 @@ fn wrong_state() -> problem::Refusal {
     problem::invalid_field("action", "wrong_state", "The service's state does not allow this.")
 }
 
-fn show(service: &Service) -> wire::Service {
+pub(super) fn show(service: &Service) -> wire::Service {
     wire::Service {
         id: service.id,
         order_id: Some(service.order_id),

@@ -4,6 +4,7 @@
 mod data;
 mod environment;
 mod error;
+mod outgoing;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use url::Url;
 pub use data::{DataError, data_directory, prepare_data};
 pub use environment::Environment;
 pub use error::Error;
+pub use outgoing::{AllowTargets, Mail, Sender, Smtp, SmtpTls, Webhooks};
 pub use secret::{SecretError, SecretRef, Value};
 
 /// The default configuration, with its comments.
@@ -39,6 +41,8 @@ pub struct Config {
     pub gateway: Option<Gateway>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
+    pub webhooks: Webhooks,
+    pub mail: Mail,
     pub store: Store,
     pub plugin: Plugin,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -56,7 +60,8 @@ impl Config {
         let text = std::fs::read_to_string(file).map_err(unreadable)?;
         let mut config = Self::parse(&text, file, environment)?;
         let folder = std::path::absolute(file).map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
-        for reference in config.profiles.values_mut().flat_map(Profile::references_mut) {
+        let profiles = config.profiles.values_mut().flat_map(Profile::references_mut);
+        for reference in profiles.chain(config.mail.reference_mut()) {
             reference.anchor(&folder);
         }
         Ok(config)
@@ -96,6 +101,7 @@ impl Config {
             fulfilment_delay: Duration::from_millis(u64::from(fulfilment.delay_ms)),
             freshness: gp.freshness,
             renew_dedupe: gp.renew_dedupe,
+            webhooks: self.webhooks.rules(),
         }
     }
 }
@@ -291,6 +297,7 @@ impl Profile {
 
 /// What the types cannot say alone. The refusal names the key it is about.
 fn check(config: &Config) -> Result<(), error::Refusal> {
+    config.mail.check()?;
     for (name, profile) in &config.profiles {
         let refuse = |key: &[&str], message: String| {
             Err(error::Refusal { key: ["profiles", name.as_str()].iter().chain(key).map(ToString::to_string).collect(), message })

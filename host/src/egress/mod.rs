@@ -27,6 +27,8 @@ pub use policy::{EgressPolicy, PolicyError};
 
 use connect::Connector;
 
+use crate::resolve::Resolve;
+
 /// The largest body in either direction (our choice; the contract promises 1 MiB for an invoice).
 pub const BODY_MAX: usize = 1024 * 1024;
 /// The largest head in either direction, the request's address included.

@@ -5,8 +5,10 @@
 mod addresses;
 mod between;
 mod keys;
+mod mail;
 mod schedule;
 mod visit;
+mod webhooks;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,13 +23,17 @@ use hyper_util::server::graceful::GracefulShutdown;
 use ipnet::IpNet;
 use provisor_providers::PROVIDERS;
 use provisor_providers::server::{Rules, Server as Api};
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::addresses::Addresses;
 use self::keys::KeyCache;
+pub use self::mail::{MailOptions, MailWay, Smtp, SmtpTls};
+use self::webhooks::Postman;
 use crate::clock::Clock;
+use crate::resolve::{Resolve, SystemResolver};
 use crate::store::Store;
 
 /// How long a connection may take to send a request's head (spec/kernelhost 2.2).
@@ -50,11 +56,24 @@ pub struct Options {
     pub per_ip_per_minute: u32,
     /// What the providers' servers go by.
     pub rules: Rules,
+    /// Who resolves the names of webhooks' hosts.
+    pub resolver: Arc<dyn Resolve>,
+    /// Certificate authorities of webhooks' hosts besides the public ones.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// How mail is sent; without it, mail waits in the book.
+    pub mail: Option<MailOptions>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { trusted_proxies: Vec::new(), per_ip_per_minute: 600, rules: Rules::default() }
+        Self {
+            trusted_proxies: Vec::new(),
+            per_ip_per_minute: 600,
+            rules: Rules::default(),
+            resolver: Arc::new(SystemResolver),
+            extra_roots: Vec::new(),
+            mail: None,
+        }
     }
 }
 
@@ -101,6 +120,8 @@ pub(crate) fn mounted(path: &str) -> Option<(&'static dyn Api, &'static str)> {
 /// Serves the providers' APIs on a listener.
 pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options: Options) -> io::Result<Running> {
     let address = listener.local_addr()?;
+    let postman = Postman::new(&options).map_err(io::Error::other)?;
+    let post_office = options.mail.as_ref().map(mail::PostOffice::new).transpose().map_err(io::Error::other)?;
     let state = Arc::new(State {
         store,
         clock,
@@ -110,8 +131,14 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         admissions: Semaphore::new(ADMISSIONS),
     });
     let (stop, stopped) = watch::channel(false);
-    let tasks =
-        vec![tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())), tokio::spawn(schedule::run(state, stopped))];
+    let mut tasks = vec![
+        tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())),
+        tokio::spawn(schedule::run(Arc::clone(&state), stopped.clone())),
+        tokio::spawn(webhooks::run(Arc::clone(&state), postman, stopped.clone())),
+    ];
+    if let Some(post_office) = post_office {
+        tasks.push(tokio::spawn(mail::run(state, post_office, stopped)));
+    }
     Ok(Running { address, stop, tasks })
 }
 

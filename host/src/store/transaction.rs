@@ -5,14 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::Timestamp;
 use provisor_providers::books::{
     Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Keep, KeyRow,
-    License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewService, Order, Package, Product, Recorded, Service,
+    License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewService, NewWebhook, Order, Package, Product, Recorded, Service,
+    Webhook,
 };
 use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
 use super::sql::Sql;
-use super::{accounts, audit_log, catalogue, idempotency, keys, licenses, orders, outbox, services};
+use super::{accounts, audit_log, catalogue, idempotency, keys, licenses, orders, outbox, services, webhooks};
 use crate::vault::Vault;
 
 /// One transaction on a book. Operators' questions are its own methods, in the file of their noun.
@@ -216,6 +217,18 @@ impl AccountBooks for Tenant<'_> {
 
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault> {
         services::set_password(self.sql, self.vault, self.id, service, password)
+    }
+
+    fn webhook(&mut self, key: KeyRow) -> Result<Option<Webhook>, Fault> {
+        webhooks::find(self.sql, self.vault, self.id, key)
+    }
+
+    fn set_webhook(&mut self, key: KeyRow, webhook: &NewWebhook<'_>) -> Result<(), Fault> {
+        webhooks::set(self.sql, self.vault, self.id, key, webhook)
+    }
+
+    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault> {
+        webhooks::unset(self.sql, self.id, key)
     }
 
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault> {

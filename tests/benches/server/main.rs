@@ -29,8 +29,10 @@ use serde_json::Value;
 
 use self::load::{Clients, Reading, Requests};
 
-/// Connections at a time, each with a reseller and a key of its own.
+/// Connections at a time.
 pub const CONNECTIONS: usize = 64;
+/// Resellers with a key each, who share the connections: below the look-ups that one address may cause in a server that just started.
+const CALLERS: usize = 32;
 /// Turns of each server; the first does not count.
 const ROUNDS: usize = 6;
 /// Requests of a connection in a turn.
@@ -88,11 +90,11 @@ async fn measure() {
     let server = |name, daemon| Server { name, daemon, readings: Vec::new() };
     let mut servers =
         [server("provisor", ours), server("bare axum handler", bare_read), server("Fastify + better-sqlite3", peer)];
-    compare("signed, audited GET /v1/services/{id}", &mut servers, READS, &|count| reads(&callers, count)).await;
+    compare("signed, audited GET /v1/services/{id}", &mut servers, READS, &|count| reads(&callers, CONNECTIONS, count)).await;
     let [ours, _, peer] = servers;
     let mut servers =
         [ours, server("bare axum handler", bare_order), peer].map(|server| Server { readings: Vec::new(), ..server });
-    compare("durable order, POST /v1/orders", &mut servers, ORDERS, &|count| orders(&callers, count)).await;
+    compare("durable order, POST /v1/orders", &mut servers, ORDERS, &|count| orders(&callers, CONNECTIONS, count)).await;
     batch_of_one(&servers[0], &callers).await;
     half_load(&servers[0], &callers).await;
 }
@@ -102,7 +104,7 @@ async fn prepare(home: &Path) -> Vec<Caller> {
     Vault::create_key(home, &[7; 32]).unwrap();
     let store = Store::open_sqlite(&home.join("provisor.db"), Vault::open(home).unwrap().into()).unwrap();
     let mut callers = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CALLERS {
         let secret = SecretString::from(format!("BENCHsecret{:0>29}", unique()));
         let id = format!("kh_live_{:0>32}", unique());
         let (now, new) = (System.now(), (id.clone(), secret.clone()));
@@ -164,17 +166,22 @@ fn on_first_core(command: &Command) -> Command {
     pinned
 }
 
-fn reads(callers: &[Caller], count: usize) -> Requests {
-    let request = |caller: &Caller| load::signed(&caller.key, "GET", &caller.service, "", b"");
-    callers.iter().map(|caller| (0..count).map(|_| request(caller)).collect()).collect()
+/// The callers in turn.
+fn spread(callers: &[Caller], connections: usize) -> impl Iterator<Item = &Caller> {
+    callers.iter().cycle().take(connections)
 }
 
-fn orders(callers: &[Caller], count: usize) -> Requests {
+fn reads(callers: &[Caller], connections: usize, count: usize) -> Requests {
+    let request = |caller: &Caller| load::signed(&caller.key, "GET", &caller.service, "", b"");
+    spread(callers, connections).map(|caller| (0..count).map(|_| request(caller)).collect()).collect()
+}
+
+fn orders(callers: &[Caller], connections: usize, count: usize) -> Requests {
     let request = |caller: &Caller| {
         let head = format!("content-type: application/json\r\nidempotency-key: bench-{}\r\n", unique());
         load::signed(&caller.key, "POST", "/v1/orders", &head, ORDER)
     };
-    callers.iter().map(|caller| (0..count).map(|_| request(caller)).collect()).collect()
+    spread(callers, connections).map(|caller| (0..count).map(|_| request(caller)).collect()).collect()
 }
 
 async fn compare(title: &str, servers: &mut [Server], count: usize, requests: &dyn Fn(usize) -> Requests) {
@@ -210,7 +217,7 @@ async fn batch_of_one(server: &Server, callers: &[Caller]) {
     let mut readings = Vec::new();
     for _ in 0..ROUNDS {
         let clients = Clients::connect(server.daemon.address(), 1).await;
-        readings.push(load::turn(clients, orders(&callers[..1], ORDERS * 4), server.daemon.id()).await);
+        readings.push(load::turn(clients, orders(callers, 1, ORDERS * 4), server.daemon.id()).await);
     }
     let (alone, together) = (Reading::median(&readings), Reading::median(&server.readings));
     println!("\ndurable orders from one connection, a commit each: {:.1} us CPU, {:.0}/s", alone.cpu_us, alone.per_second);
@@ -222,6 +229,6 @@ async fn half_load(server: &Server, callers: &[Caller]) {
     let rate = Reading::median(&server.readings).per_second / 2.0;
     let pause = Duration::from_secs_f64(CONNECTIONS as f64 / rate);
     let clients = Clients::connect(server.daemon.address(), CONNECTIONS).await;
-    let reading = load::paced(clients, orders(callers, ORDERS), server.daemon.id(), pause).await;
+    let reading = load::paced(clients, orders(callers, CONNECTIONS, ORDERS), server.daemon.id(), pause).await;
     println!("\ndurable orders at half load, {rate:.0}/s: p99 {:.2} ms", reading.p99_ms);
 }

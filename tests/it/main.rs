@@ -8,6 +8,7 @@ mod crash;
 mod foreign_clients;
 mod gp_books;
 mod house;
+mod kernelhost_billing;
 mod kernelhost_books;
 mod kernelhost_orders;
 mod kernelhost_refusals;

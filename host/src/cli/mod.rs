@@ -6,7 +6,9 @@ mod completions;
 mod config;
 mod demo;
 mod doctor;
+mod invoice;
 mod key;
+mod order;
 pub mod output;
 mod paths;
 mod plugin;
@@ -14,6 +16,7 @@ mod product;
 mod reseller;
 mod sandbox;
 mod serve;
+mod service;
 mod wire;
 
 use std::fs::File;
@@ -87,6 +90,9 @@ enum Command {
     Reseller(reseller::Reseller),
     Key(key::Key),
     Product(product::Product),
+    Order(order::Order),
+    Service(service::Service),
+    Invoice(invoice::Invoice),
     Plugin(plugin::Plugin),
     Doctor(doctor::Doctor),
     Config(config::Config),
@@ -178,6 +184,9 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Reseller(command) => reseller::run(command, &context),
             Command::Key(command) => key::run(command, &context),
             Command::Product(command) => product::run(command, &context),
+            Command::Order(command) => order::run(&command, &context),
+            Command::Service(command) => service::run(&command, &context),
+            Command::Invoice(command) => invoice::run(command, &context),
             Command::Config(command) => config::run(&command, &context),
             Command::Wire(command) => wire::run(command, &context),
             Command::Completions(command) => completions::run(&command, &context, Cli::command()),

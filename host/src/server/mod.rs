@@ -28,7 +28,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::addresses::Addresses;
-pub use self::cards::SIMULATED_TOKENS;
 use self::cards::{CardGateway, NoGateway, Simulated};
 use self::keys::KeyCache;
 use crate::clock::Clock;

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use provisor_providers::books::{AccountId, Entry, Fault, NewInvoice, NewOrder, Order, OrderStatus};
 use provisor_providers::money::Minor;
 
-use super::sql::{Row, Sql};
-use super::{accounts, invoices};
+use super::sql::{Row, Sql, Value};
+use super::{Transaction, accounts, invoices};
 
 const COLUMNS: &str = "id, product_id, cycle, quantity, config_options, hostname, note, total, recurring, currency, invoice_id, \
                        created_at, expires_at, status, service_id, paid_at, due_at";
@@ -144,4 +144,23 @@ pub(super) fn due(sql: &mut dyn Sql, now: Timestamp, limit: u32) -> Result<Vec<(
 
 pub(super) fn next_due(sql: &mut dyn Sql) -> Result<Option<Timestamp>, Fault> {
     sql.first("SELECT MIN(due_at) FROM orders WHERE due_at IS NOT NULL", &[])?.map_or(Ok(None), |row| row.opt_time(0))
+}
+
+impl Transaction<'_> {
+    /// The newest orders of a reseller, or of all, newest first.
+    pub fn newest_orders(&mut self, account: Option<AccountId>, limit: u32) -> Result<Vec<(AccountId, Order)>, Fault> {
+        let of = if account.is_some() { "WHERE account_id = $2" } else { "" };
+        let query = format!("SELECT {COLUMNS}, account_id FROM orders {of} ORDER BY id DESC LIMIT $1");
+        let mut values = vec![limit.into()];
+        values.extend(account.map(|account| Value::from(account.0)));
+        let rows = self.sql.query(&query, &values)?;
+        rows.iter().map(|row| Ok((AccountId(row.int(17)?), read(row)?))).collect()
+    }
+
+    /// Any reseller's order.
+    pub fn any_order(&mut self, id: i64) -> Result<Option<(AccountId, Order)>, Fault> {
+        let query = format!("SELECT {COLUMNS}, account_id FROM orders WHERE id = $1");
+        let row = self.sql.first(&query, &[id.into()])?;
+        row.map(|row| Ok((AccountId(row.int(17)?), read(&row)?))).transpose()
+    }
 }

@@ -63,6 +63,8 @@ pub trait Books {
     /// One reseller's part of the books. Nothing else reaches it.
     fn account(&mut self, id: AccountId) -> Box<dyn AccountBooks + '_>;
 
+    /// How a key stands: one question for what every request asks. `None` when the row is gone.
+    fn standing(&mut self, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault>;
     /// The version of a key as it stands now; `None` when the row is gone.
     fn key_version(&mut self, key: KeyRow) -> Result<Option<i64>, Fault>;
     /// When the key was last used with success.
@@ -74,8 +76,8 @@ pub trait Books {
     fn spend_nonce(&mut self, key: KeyRow, nonce: &str, now: Timestamp, expires_at: Timestamp) -> Result<bool, Fault>;
     /// The key's meter; a full one if it was never used.
     fn meter(&mut self, key: KeyRow) -> Result<Option<Meter>, Fault>;
-    /// Writes the meter back.
-    fn set_meter(&mut self, key: KeyRow, meter: &Meter) -> Result<(), Fault>;
+    /// Writes the meter back and, with `used_at`, notes a success.
+    fn set_meter(&mut self, key: KeyRow, meter: &Meter, used_at: Option<Timestamp>) -> Result<(), Fault>;
 
     /// Locks of a key that are in force.
     fn locks(&mut self, key: KeyRow, now: Timestamp) -> Result<Vec<Lock>, Fault>;
@@ -193,6 +195,12 @@ pub trait AccountBooks {
     /// A service's new password.
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault>;
 
+    /// A key's webhook, if one is set.
+    fn webhook(&mut self, key: KeyRow) -> Result<Option<Webhook>, Fault>;
+    /// Sets a key's webhook, or changes it; one that was disabled is enabled again.
+    fn set_webhook(&mut self, key: KeyRow, webhook: &NewWebhook<'_>) -> Result<(), Fault>;
+    /// Unsets a key's webhook. What was not delivered yet never will be.
+    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault>;
     /// Puts an event into the outbox of every webhook of this reseller that listens to its kind. Writes nothing where none does.
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault>;
     /// Puts a mail to this reseller's address into the outbox.
@@ -224,6 +232,17 @@ pub enum Attempted {
     Undone,
     /// It failed or panicked, and what it wrote was undone. The cause is in the log.
     Broke,
+}
+
+/// How a key stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// As it stands now.
+    pub version: i64,
+    /// None if it was never used.
+    pub meter: Option<Meter>,
+    /// Those in force.
+    pub locks: Vec<Lock>,
 }
 
 /// A lock in force.
@@ -690,6 +709,53 @@ pub struct NewEvent<'a> {
     /// What is posted: JSON, at most 64 KiB.
     pub body: &'a str,
     /// When.
+    pub at: Timestamp,
+}
+
+/// A key's webhook.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Where events are sent.
+    pub url: String,
+    /// The types it listens to; empty for all.
+    pub events: Vec<String>,
+    /// What deliveries are signed with.
+    pub secret: SecretString,
+    /// Since when nothing is sent, because too much failed.
+    pub disabled_at: Option<Timestamp>,
+    /// The last attempt.
+    pub last_delivery: Option<LastDelivery>,
+}
+
+/// The last attempt at telling a webhook something.
+#[derive(Debug)]
+pub struct LastDelivery {
+    /// The event's id.
+    pub event_id: String,
+    /// Its type.
+    pub kind: String,
+    /// When.
+    pub at: Timestamp,
+    /// How often it was tried so far.
+    pub attempts: u32,
+    /// Whether it is with the receiver.
+    pub is_delivered: bool,
+    /// The receiver's answer, if there was one.
+    pub status: Option<u16>,
+}
+
+/// A webhook to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct NewWebhook<'a> {
+    /// Where events are sent.
+    pub url: &'a str,
+    /// The types it listens to; empty for all.
+    pub events: &'a [String],
+    /// A new secret. The one before signs too until `previous_until`.
+    pub secret: Option<&'a SecretString>,
+    /// When the secret before no longer signs.
+    pub previous_until: Timestamp,
+    /// Now.
     pub at: Timestamp,
 }
 

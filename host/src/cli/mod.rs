@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod invoice;
 mod key;
+mod mail;
 mod order;
 pub mod output;
 mod paths;
@@ -17,6 +18,7 @@ mod reseller;
 mod sandbox;
 mod serve;
 mod service;
+mod webhook;
 mod wire;
 
 use std::fs::File;
@@ -93,6 +95,8 @@ enum Command {
     Order(order::Order),
     Service(service::Service),
     Invoice(invoice::Invoice),
+    Webhook(webhook::Webhook),
+    Mail(mail::Mail),
     Plugin(plugin::Plugin),
     Doctor(doctor::Doctor),
     Config(config::Config),
@@ -187,6 +191,8 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Order(command) => order::run(&command, &context),
             Command::Service(command) => service::run(&command, &context),
             Command::Invoice(command) => invoice::run(command, &context),
+            Command::Webhook(command) => webhook::run(command, &context),
+            Command::Mail(command) => mail::run(&command, &context),
             Command::Config(command) => config::run(&command, &context),
             Command::Wire(command) => wire::run(command, &context),
             Command::Completions(command) => completions::run(&command, &context, Cli::command()),

@@ -4,7 +4,9 @@
 mod data;
 mod environment;
 mod error;
+mod outgoing;
 mod secret;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +25,9 @@ use url::Url;
 pub use data::{DataError, data_directory, prepare_data};
 pub use environment::Environment;
 pub use error::Error;
+pub use outgoing::{AllowTargets, Mail, Sender, Smtp, SmtpTls, Webhooks};
 pub use secret::{SecretError, SecretRef, Value};
+pub use store::{PostgresHost, PostgresUrl, StoreUrl};
 
 /// The default configuration, with its comments.
 pub const DEFAULT: &str = include_str!("../config.default.toml");
@@ -47,6 +51,8 @@ pub struct Config {
     pub gateway: Option<Gateway>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
+    pub webhooks: Webhooks,
+    pub mail: Mail,
     pub store: Store,
     pub plugin: Plugin,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -64,7 +70,8 @@ impl Config {
         let text = std::fs::read_to_string(file).map_err(unreadable)?;
         let mut config = Self::parse(&text, file, environment)?;
         let folder = std::path::absolute(file).map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
-        for reference in config.profiles.values_mut().flat_map(Profile::references_mut) {
+        let profiles = config.profiles.values_mut().flat_map(Profile::references_mut);
+        for reference in profiles.chain(config.store.password.as_mut()).chain(config.mail.reference_mut()) {
             reference.anchor(&folder);
         }
         Ok(config)
@@ -111,6 +118,7 @@ impl Config {
             charge_lease: Duration::from_millis(LEASE_PER_TIMEOUT * u64::from(cards.timeout_ms)),
             freshness: gp.freshness,
             renew_dedupe: gp.renew_dedupe,
+            webhooks: self.webhooks.rules(),
         }
     }
 }
@@ -298,6 +306,8 @@ impl Default for Gp {
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct Store {
     pub url: StoreUrl,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretRef>,
 }
 
 /// What one call of a provider's component may use.
@@ -385,6 +395,7 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
             return refuse("cards", "timeout_ms", "a gateway needs at least 100 milliseconds");
         }
     }
+    config.mail.check()?;
     for (name, profile) in &config.profiles {
         let refuse = |key: &[&str], message: String| {
             Err(error::Refusal { key: ["profiles", name.as_str()].iter().chain(key).map(ToString::to_string).collect(), message })
@@ -469,42 +480,6 @@ impl FromStr for Network {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// Where the books are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum StoreUrl {
-    /// A file; a relative path starts at the data directory.
-    Sqlite(PathBuf),
-}
-
-impl Default for StoreUrl {
-    fn default() -> Self {
-        Self::Sqlite("provisor.db".into())
-    }
-}
-
-impl FromStr for StoreUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            // The text may hold a password, so it is not shown.
-            Some(("postgres" | "postgresql", _)) => {
-                Err("PostgreSQL is not supported by this version; use `sqlite:PATH`".to_owned())
-            }
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err("a store is `sqlite:PATH`, such as `sqlite:provisor.db`".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Sqlite(path) = self;
-        write!(f, "sqlite:{}", path.display())
     }
 }
 

@@ -240,9 +240,7 @@ impl Transaction<'_> {
             return Ok(());
         }
         let catalogue = Catalogue::parse(DEFAULT).map_err(|error| Fault(format!("default catalogue: {error}")))?;
-        self.sql.batch("BEGIN IMMEDIATE")?;
-        self.import(&catalogue)?;
-        self.sql.batch("COMMIT")
+        self.import(&catalogue)
     }
 }
 

@@ -5,15 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::Timestamp;
 use provisor_providers::books::{
     Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Invoice,
-    Keep, KeyRow, License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewPayment, NewService, Order, OrderStatus,
-    Package, Payment, PaymentEnd, Product, Recorded, Service,
+    Keep, KeyRow, License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewPayment, NewService, NewWebhook, Order,
+    OrderStatus, Package, Payment, PaymentEnd, Product, Recorded, Service, Standing, Webhook,
 };
 use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
-use super::sql::Sql;
-use super::{accounts, audit_log, catalogue, idempotency, invoices, keys, licenses, orders, outbox, payments, services};
+use super::sql::{Claim, Sql};
+use super::{
+    accounts, audit_log, catalogue, idempotency, invoices, keys, licenses, orders, outbox, payments, services, webhooks,
+};
 use crate::vault::Vault;
 
 /// One transaction on a book. Operators' questions are its own methods, in the file of their noun.
@@ -30,7 +32,7 @@ impl<'a> Transaction<'a> {
 
 impl Books for Transaction<'_> {
     fn attempt(&mut self, work: &mut dyn FnMut(&mut dyn Books) -> Result<Keep, Fault>) -> Result<Attempted, Fault> {
-        self.sql.batch("SAVEPOINT attempt")?;
+        self.sql.execute("SAVEPOINT attempt", &[])?;
         let attempted = match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(Keep::Keep)) => Attempted::Kept,
             Ok(Ok(Keep::Undo)) => Attempted::Undone,
@@ -41,16 +43,25 @@ impl Books for Transaction<'_> {
             // The panic hook has logged where.
             Err(_) => Attempted::Broke,
         };
-        let kept = attempted == Attempted::Kept;
-        self.sql.batch(if kept { "RELEASE attempt" } else { "ROLLBACK TO attempt; RELEASE attempt" })?;
+        if attempted != Attempted::Kept {
+            self.sql.execute("ROLLBACK TO attempt", &[])?;
+        }
+        self.sql.execute("RELEASE attempt", &[])?;
         Ok(attempted)
     }
 
     fn account(&mut self, id: AccountId) -> Box<dyn AccountBooks + '_> {
+        self.sql.claim(Claim::Account(id.0));
         Box::new(Tenant { sql: self.sql, vault: self.vault, id: id.0 })
     }
 
+    fn standing(&mut self, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault> {
+        self.sql.claim(Claim::Key(key.0));
+        keys::standing(self.sql, key, now)
+    }
+
     fn key_version(&mut self, key: KeyRow) -> Result<Option<i64>, Fault> {
+        self.sql.claim(Claim::Key(key.0));
         keys::version(self.sql, key)
     }
 
@@ -70,8 +81,8 @@ impl Books for Transaction<'_> {
         keys::meter(self.sql, key)
     }
 
-    fn set_meter(&mut self, key: KeyRow, meter: &Meter) -> Result<(), Fault> {
-        keys::set_meter(self.sql, key, meter)
+    fn set_meter(&mut self, key: KeyRow, meter: &Meter, used_at: Option<Timestamp>) -> Result<(), Fault> {
+        keys::set_meter(self.sql, key, meter, used_at)
     }
 
     fn locks(&mut self, key: KeyRow, now: Timestamp) -> Result<Vec<Lock>, Fault> {
@@ -99,6 +110,7 @@ impl Books for Transaction<'_> {
     }
 
     fn audit(&mut self, row: &AuditRow) -> Result<(), Fault> {
+        self.sql.claim(Claim::Stream(row.account.map_or(0, |account| account.0)));
         audit_log::append(self.sql, row)
     }
 
@@ -281,6 +293,18 @@ impl AccountBooks for Tenant<'_> {
 
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault> {
         services::set_password(self.sql, self.vault, self.id, service, password)
+    }
+
+    fn webhook(&mut self, key: KeyRow) -> Result<Option<Webhook>, Fault> {
+        webhooks::find(self.sql, self.vault, self.id, key)
+    }
+
+    fn set_webhook(&mut self, key: KeyRow, webhook: &NewWebhook<'_>) -> Result<(), Fault> {
+        webhooks::set(self.sql, self.vault, self.id, key, webhook)
+    }
+
+    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault> {
+        webhooks::unset(self.sql, self.id, key)
     }
 
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault> {

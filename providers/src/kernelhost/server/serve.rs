@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{self, Halt, Handled, Refusal};
 use super::routes::{self, Route};
-use super::{Call, account, body, catalog, finish, invoices, orders, payments, services};
+use super::{Call, account, body, catalog, finish, invoices, orders, payments, services, webhooks};
 use crate::books::{Attempted, AuditRow, Books, Fault, IdempotencyScope, Keep, Lock, Recorded};
 use crate::kernelhost::guard::{Admitted, Reason, Refused};
 use crate::kernelhost::wire::{self, header};
-use crate::limits::{self, Reading};
+use crate::limits::{self, Meter, Reading};
 use crate::message::Response;
 use crate::server::{Key, Met, Need, Step, Visit, Work};
 
@@ -48,23 +48,21 @@ pub(super) fn refused(visit: &Visit, refused: &Refused, books: &mut dyn Books) -
 
 /// A request whose signature holds.
 pub(super) fn admitted(visit: &Arc<Visit>, admitted: &Arc<Admitted>, books: &mut dyn Books) -> Result<Step, Fault> {
-    let key = &*admitted.key;
-    if is_stale(books, key)? {
-        return Ok(Step::Stale);
-    }
+    let (key, now) = (&*admitted.key, visit.moment.now);
+    let standing = books.standing(key.row, now)?.filter(|standing| standing.version == key.version);
+    let Some(standing) = standing else { return Ok(Step::Stale) };
     let by = By { key: Some(key), key_id: Some(&key.public_id) };
-    if is_locked(visit, key, books)? {
+    if limits::keep_out(&standing.locks, visit.peer.to_canonical()) {
         let response = problem::refused(Reason::UnknownOrLockedKey).response(&visit.request_id);
         return answer(visit, by, response, None, books);
     }
-    let now = visit.moment.now;
     if !books.spend_nonce(key.row, &admitted.nonce, now, nonce_expiry(admitted.timestamp, now)?)? {
         let response = problem::refused(Reason::ReplayDetected).response(&visit.request_id);
         return answer(visit, by, response, None, books);
     }
-    let reading = limits::meter(books, key, now)?;
+    let (meter, reading) = standing.meter.unwrap_or_else(|| Meter::full(key.limits, now)).take(key.limits, now);
     if reading.allowed {
-        books.touch_key(key.row, now)?;
+        books.set_meter(key.row, &meter, Some(now))?;
         return go_on(visit, admitted, reading, (None, 0), books);
     }
     let response = problem::rate_limited(reading.retry_after_s).response(&visit.request_id);
@@ -196,6 +194,8 @@ fn dispatch(call: &Call<'_>, route: Route, books: &mut dyn Books) -> Handled {
         Route::Balance => account::balance(call, books),
         Route::Invoices => invoices::list(call, books),
         Route::InvoicePdf(id) => invoices::pdf(call, id, books),
+        Route::Webhook => webhooks::show(call, books),
+        Route::SetWebhook => webhooks::set(call, books),
     }
 }
 

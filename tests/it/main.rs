@@ -16,6 +16,7 @@ mod kernelhost_books;
 mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
+mod operator;
 mod store;
 #[path = "store.rs"]
 mod store_on_postgres;

@@ -127,10 +127,10 @@ fn read_lines(text: &str) -> Result<Vec<InvoiceLine>, Fault> {
 impl Transaction<'_> {
     /// The newest invoices of a reseller, or of all, newest first.
     pub fn newest_invoices(&mut self, account: Option<AccountId>, limit: u32) -> Result<Vec<(AccountId, Invoice)>, Fault> {
-        let of = if account.is_some() { "WHERE account_id = $2" } else { "" };
-        let query = format!("SELECT {COLUMNS}, account_id FROM invoices {of} ORDER BY id DESC LIMIT $1");
-        let mut values = vec![limit.into()];
-        values.extend(account.map(|account| Value::from(account.0)));
+        let of = if account.is_some() { "WHERE account_id = $1 ORDER BY id DESC LIMIT $2" } else { "ORDER BY id DESC LIMIT $1" };
+        let query = format!("SELECT {COLUMNS}, account_id FROM invoices {of}");
+        let mut values: Vec<Value<'_>> = account.map(|account| account.0.into()).into_iter().collect();
+        values.push(limit.into());
         let rows = self.sql.query(&query, &values)?;
         rows.iter().map(|row| Ok((AccountId(row.int(14)?), read(row)?))).collect()
     }

@@ -11,6 +11,8 @@ mod gp_books;
 mod gp_books_on_postgres;
 mod house;
 mod kernelhost_billing;
+#[path = "kernelhost_billing.rs"]
+mod kernelhost_billing_on_postgres;
 mod kernelhost_books;
 #[path = "kernelhost_books.rs"]
 mod kernelhost_books_on_postgres;

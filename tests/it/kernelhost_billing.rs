@@ -549,7 +549,7 @@ async fn what_happens_is_told_to_who_listens() {
 }
 
 /// What a reseller, its operator and time may do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     Order { quantity: u32, key: u8 },
     Credit(i64),
@@ -615,7 +615,7 @@ fn whatever_happens_at_once_the_ledger_adds_up() {
                 for together in ops.chunks(4) {
                     let begun = |index: usize| async move {
                         if let Some(op) = together.get(index) {
-                            perform(shop, op.clone()).await;
+                            perform(shop, *op).await;
                         }
                     };
                     tokio::join!(begun(0), begun(1), begun(2), begun(3));

@@ -90,7 +90,7 @@ pub(super) fn run(command: Reseller, context: &Context) -> Result<Exit, Failure>
         Command::Create { name, email, credit, currency } => create(context, &name, &email, credit, &currency),
         Command::Credit { id, amount } => change_credit(context, AccountId(id), amount),
         Command::Card { id, token, label, remove } => {
-            let token = if remove { None } else { token };
+            let token = token.as_deref().filter(|_| !remove);
             card(context, AccountId(id), token, &label)
         }
         Command::Suspend { id } => close(context, AccountId(id), true),
@@ -106,8 +106,8 @@ struct Changed {
     suspended: Option<bool>,
 }
 
-fn card(context: &Context, id: AccountId, token: Option<String>, label: &str) -> Result<Exit, Failure> {
-    let token = match token.as_deref() {
+fn card(context: &Context, id: AccountId, token: Option<&str>, label: &str) -> Result<Exit, Failure> {
+    let token = match token {
         Some("-") => {
             let bytes = Zeroizing::new(read_file(Path::new("-"))?);
             let text = std::str::from_utf8(&bytes).map_err(Failure::usage)?;

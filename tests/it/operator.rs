@@ -26,6 +26,12 @@ fn told(data: &Path, arguments: &[&str], input: &str) -> Vec<Value> {
     String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect()
 }
 
+/// The same under the configuration of a server whose operator fulfils by hand.
+fn told_by_hand(data: &Path, arguments: &[&str]) -> Vec<Value> {
+    std::fs::write(data.join("provisor.toml"), "[server]\nfulfilment.mode = 'manual'\n").unwrap();
+    told(data, arguments, "")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_and_steers_the_money_of_a_running_server() {
     let directory = tempfile::tempdir().unwrap();
@@ -33,7 +39,7 @@ async fn an_operator_sees_and_steers_the_money_of_a_running_server() {
     told(data, &["reseller", "create", "--name", "Example Ltd", "--email", "a@example.com"], "");
     let made = told(data, &["key", "create", "--reseller", "1", "--provider", "kernelhost", "--scopes", "all"], "").remove(0);
     let mut command = Daemon::serve(data);
-    command.env("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "60000");
+    command.env("PROVISOR_SERVER__FULFILMENT__MODE", "manual");
     let daemon = Daemon::start(command);
     let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
     let key = KernelHostKey {
@@ -55,7 +61,7 @@ async fn an_operator_sees_and_steers_the_money_of_a_running_server() {
     assert_eq!(provisor(data, &["order", "cancel", "99"], "").status.code(), Some(2));
 
     // Credit given by another process pays what waits for it.
-    assert_eq!(told(data, &["reseller", "credit", "1", "10.00"], "")[0]["balance"], "0.10");
+    assert_eq!(told_by_hand(data, &["reseller", "credit", "1", "10.00"])[0]["balance"], "0.10");
     assert_eq!(told(data, &["order", "show", &second], "")[0]["status"], "paid");
     assert_eq!(provisor(data, &["order", "cancel", &second], "").status.code(), Some(1), "it is paid");
 
@@ -84,6 +90,10 @@ async fn an_operator_sees_and_steers_the_money_of_a_running_server() {
     told(data, &["invoice", "pdf", &id, file.to_str().unwrap()], "");
     let pdf = key.get(&format!("/v1/billing/invoices/{id}/pdf")).await;
     assert_eq!(pdf.body, std::fs::read(file).unwrap(), "the reseller gets the same bytes");
-    assert!(told(data, &["service", "list"], "").is_empty(), "fulfilment takes a minute");
+    assert!(told(data, &["service", "list"], "").is_empty(), "fulfilment is manual");
+    assert_eq!(provisor(data, &["order", "fulfil", &first], "").status.code(), Some(1), "it is cancelled");
+    assert_eq!(told(data, &["order", "fulfil", &second], "")[0]["status"], "completed");
+    assert_eq!(provisor(data, &["order", "fulfil", &second], "").status.code(), Some(1), "it is fulfilled");
+    assert_eq!(told(data, &["service", "list"], "")[0]["status"], "active");
     daemon.kill();
 }

@@ -11,13 +11,14 @@ use super::book::block_on;
 use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
 
-/// List and show orders, cancel those that wait for their payment
+/// List and show orders, cancel those that wait for their payment, fulfil paid ones by hand
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   provisor order list --reseller 1
   provisor order show 17
-  provisor order cancel 17                 and its invoice; only while it is not paid")]
+  provisor order cancel 17                 and its invoice; only while it is not paid
+  provisor order fulfil 17                 where fulfilment is manual: its services are there now")]
 pub(super) struct Order {
     #[command(subcommand)]
     command: Command,
@@ -34,6 +35,11 @@ enum Command {
     },
     /// Cancel an order that waits for its payment
     Cancel {
+        /// The order's number
+        id: i64,
+    },
+    /// Say that the services of a paid order were made: they become active
+    Fulfil {
         /// The order's number
         id: i64,
     },
@@ -60,7 +66,8 @@ pub(super) fn run(command: &Order, context: &Context) -> Result<Exit, Failure> {
     match &command.command {
         Command::List(which) => list(context, which),
         Command::Show { id } => show(context, *id),
-        Command::Cancel { id } => cancel(context, *id),
+        Command::Cancel { id } => change(context, *id, false),
+        Command::Fulfil { id } => change(context, *id, true),
     }
 }
 
@@ -135,24 +142,31 @@ fn show(context: &Context, id: i64) -> Result<Exit, Failure> {
     print(context, &[listed(order)])
 }
 
-fn cancel(context: &Context, id: i64) -> Result<Exit, Failure> {
+/// Fulfils an order, or cancels it.
+fn change(context: &Context, id: i64, fulfil: bool) -> Result<Exit, Failure> {
     let home = context.home()?;
     let moment = System.moment(home.config.rules());
     let store = home.book()?;
-    let cancelled = block_on(async move {
-        let cancelled = store.transact(move |books| {
+    let changed = block_on(async move {
+        let changed = store.transact(move |books| {
             let Some((account, _)) = books.any_order(id)? else { return Ok(None) };
             for provider in PROVIDERS {
-                if provider.server.cancel_order(&moment, account, id, books)? {
+                let is_done = if fulfil {
+                    provider.server.fulfil_order(&moment, account, id, books)?
+                } else {
+                    provider.server.cancel_order(&moment, account, id, books)?
+                };
+                if is_done {
                     return Ok(Some(true));
                 }
             }
             Ok(Some(false))
         });
-        cancelled.await.map_err(Failure::failed)
+        changed.await.map_err(Failure::failed)
     })?;
-    match cancelled {
+    match changed {
         Some(true) => show(context, id),
+        Some(false) if fulfil => Err(Failure::failed(anyhow!("order {id} does not wait to be fulfilled by hand"))),
         Some(false) => Err(Failure::failed(anyhow!("order {id} does not wait for its payment any more"))),
         None => Err(Failure::usage(anyhow!("there is no order {id}"))),
     }

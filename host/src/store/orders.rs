@@ -29,7 +29,7 @@ pub(super) fn buy(
     account: i64,
     order: &NewOrder,
     invoice: &NewInvoice,
-    due_at: Timestamp,
+    due_at: Option<Timestamp>,
 ) -> Result<Option<Order>, Fault> {
     if !accounts::take(sql, account, invoice.total)? {
         return Ok(None);
@@ -38,15 +38,8 @@ pub(super) fn buy(
     let invoice_id = invoices::add(sql, account, invoice, Some(at))?;
     let entry = Entry { at, kind: "order", reference: &invoice_id.to_string() };
     accounts::note(sql, account, Minor(-invoice.total.0), &entry)?;
-    let bought = Order {
-        id: 0,
-        new: order.clone(),
-        invoice_id,
-        status: OrderStatus::Paid,
-        service_id: None,
-        paid_at: Some(at),
-        due_at: Some(due_at),
-    };
+    let bought =
+        Order { id: 0, new: order.clone(), invoice_id, status: OrderStatus::Paid, service_id: None, paid_at: Some(at), due_at };
     add(sql, account, bought).map(Some)
 }
 

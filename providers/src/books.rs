@@ -141,9 +141,9 @@ pub trait AccountBooks {
 
     /// Writes an order and the invoice that bills it, both unpaid.
     fn place(&mut self, order: &NewOrder, invoice: &NewInvoice) -> Result<Order, Fault>;
-    /// Writes an order and the invoice that bills it, both paid from the credit and due for fulfilment at `due_at`; nothing at all
-    /// when the credit does not suffice.
-    fn buy(&mut self, order: &NewOrder, invoice: &NewInvoice, due_at: Timestamp) -> Result<Option<Order>, Fault>;
+    /// Writes an order and the invoice that bills it, both paid from the credit and due for fulfilment at `due_at`, if ever by
+    /// itself; nothing at all when the credit does not suffice.
+    fn buy(&mut self, order: &NewOrder, invoice: &NewInvoice, due_at: Option<Timestamp>) -> Result<Option<Order>, Fault>;
     /// An order.
     fn order(&mut self, id: i64) -> Result<Option<Order>, Fault>;
     /// Orders that wait for their payment, oldest first.

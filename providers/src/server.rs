@@ -71,6 +71,11 @@ pub trait Server: Sync {
         Ok(())
     }
 
+    /// Makes the services of a paid order that waits for the operator; false if there is none of this API, or it does not wait.
+    fn fulfil_order(&self, _moment: &Moment, _account: AccountId, _order: i64, _books: &mut dyn Books) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
     /// Cancels an order that waits for its payment; false if there is none of this API, or it is paid or cancelled already.
     fn cancel_order(&self, _moment: &Moment, _account: AccountId, _order: i64, _books: &mut dyn Books) -> Result<bool, Fault> {
         Ok(false)
@@ -152,6 +157,8 @@ pub struct Rules {
     pub lock: LockRule,
     /// How long a paid order takes to become a service under simulated fulfilment.
     pub fulfilment_delay: Duration,
+    /// Whether paid orders wait for the operator, who makes their services by hand.
+    pub is_fulfilled_by_hand: bool,
     /// What invoices say.
     pub invoices: InvoiceRule,
     /// When renewals are billed, and what happens to a service whose renewal is not paid.
@@ -171,6 +178,7 @@ impl Default for Rules {
         Self {
             lock: LockRule::default(),
             fulfilment_delay: Duration::from_secs(1),
+            is_fulfilled_by_hand: false,
             invoices: InvoiceRule::default(),
             billing: BillingRule::default(),
             charge_lease: Duration::from_secs(60),

@@ -43,7 +43,8 @@ fn provisor(data: &Path) -> Command {
     let mut command = Command::new(binary());
     command
         .env_clear()
-        .envs([("PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE", "0"), ("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "0")]);
+        .envs([("PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE", "0"), ("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "0")])
+        .env("PROVISOR_SERVER__CARDS__TIMEOUT_MS", "500");
     command.args(["--json", "--data"]).arg(data);
     command
 }
@@ -229,4 +230,80 @@ async fn compare(data: &Path, clients: &[Client]) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(count(data, "SELECT COUNT(*) FROM services"), placed);
+}
+
+/// Places an order that a card pays; nothing when there is no answer.
+async fn order_by_card(key: &KernelHostKey, idempotency_key: &str) -> Option<Bytes> {
+    loop {
+        let signed = key.headers(Timestamp::now().as_second(), "POST", "/v1/orders", ORDER);
+        let mut headers: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        headers.extend([("Content-Type", "application/json"), ("Idempotency-Key", idempotency_key)]);
+        let answer = key.http.try_send("POST", &format!("{}/v1/orders", key.base_url), &headers, ORDER).await.ok()?;
+        match answer.status {
+            201 => return Some(answer.body),
+            409 => assert_eq!(answer.json()["reason"], "request_in_progress"),
+            status => panic!("{status}: {}", answer.json()),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn charges_survive_kill_9_and_no_card_pays_twice() {
+    let rounds = if std::env::var("PROVISOR_LONG").is_ok_and(|long| long == "1") { 200 } else { 10 };
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let key = a_clients_key(data);
+    let gone = format!("-{CREDIT}");
+    run(data, &["reseller", "credit", "1", &gone]);
+    run(data, &["reseller", "card", "1", "--token", "sim_success"]);
+    let mut clients: Vec<Client> =
+        (0..CLIENTS).map(|_| Client { key: key.clone(), intents: Vec::new(), lost_answers: 0 }).collect();
+    for _ in 0..rounds {
+        let server = Server::start(data);
+        let running: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                client.meet(server.address);
+                tokio::spawn(async move {
+                    loop {
+                        let idempotency_key = format!("card-{}", unique());
+                        let answer = order_by_card(&client.key, &idempotency_key).await;
+                        let is_gone = answer.is_none();
+                        client.intents.push(Intent { idempotency_key, answer });
+                        if is_gone {
+                            return client;
+                        }
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(random_moment()).await;
+        server.kill();
+        clients = Vec::new();
+        for client in running {
+            clients.push(client.await.unwrap());
+        }
+    }
+    let left = count(data, "SELECT COUNT(*) FROM payments WHERE status = 'charging'");
+    let server = Server::start(data);
+    let mut placed = 0;
+    for client in &mut clients {
+        client.meet(server.address);
+        for intent in &client.intents {
+            let again = order_by_card(&client.key, &intent.idempotency_key).await.unwrap();
+            assert!(intent.answer.as_ref().is_none_or(|first| *first == again), "another answer");
+            placed += 1;
+        }
+    }
+    assert_eq!(count(data, "SELECT COUNT(*) FROM orders WHERE paid_at IS NOT NULL"), placed);
+    assert_eq!(count(data, "SELECT COUNT(*) FROM orders"), placed);
+    assert_eq!(count(data, "SELECT COUNT(*) FROM simulated_charges WHERE outcome = 'captured'"), placed);
+    assert_eq!(count(data, "SELECT SUM(amount) FROM simulated_charges"), placed * PRICE.0);
+    assert_eq!(count(data, "SELECT COUNT(*) FROM payments WHERE status = 'done'"), placed);
+    assert_eq!(count(data, "SELECT COUNT(*) FROM payments"), placed);
+    assert_eq!(count(data, "SELECT SUM(amount) FROM ledger"), 0);
+    server.kill();
+    assert!(left > 0, "no kill met a charge under way: this test showed nothing");
+    println!("{rounds} kills, {placed} orders paid by card, {left} charges taken up again");
 }

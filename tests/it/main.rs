@@ -10,11 +10,15 @@ mod gp_books;
 #[path = "gp_books.rs"]
 mod gp_books_on_postgres;
 mod house;
+mod kernelhost_billing;
+#[path = "kernelhost_billing.rs"]
+mod kernelhost_billing_on_postgres;
 mod kernelhost_books;
 #[path = "kernelhost_books.rs"]
 mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
+mod operator;
 mod store;
 #[path = "store.rs"]
 mod store_on_postgres;

@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use provisor::clock::{Clock, System};
 use provisor::server::{MailOptions, MailWay, Options, Running, start};
 use provisor::store::Store;
-use provisor::vault::Vault;
-use tempfile::TempDir;
 use tokio::net::TcpListener;
+
+use crate::book::{Book, Engine};
 
 /// A running server with its book.
 pub struct House {
@@ -18,7 +18,7 @@ pub struct House {
     pub store: Store,
     /// The server's clock.
     pub clock: Arc<TestClock>,
-    directory: TempDir,
+    book: Book,
     running: Option<Running>,
     options: Options,
 }
@@ -32,17 +32,21 @@ impl House {
     }
 
     /// Starts under other rules.
-    pub async fn start_with(mut options: Options) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    pub async fn start_with(options: Options) -> Self {
+        Self::start_on(Engine::Sqlite, options).await
+    }
+
+    /// Starts on an engine under other rules.
+    pub async fn start_on(engine: Engine, mut options: Options) -> Self {
+        let book = Book::new(engine);
         options.mail.get_or_insert_with(|| MailOptions {
             from: "Provisor <provisor@example.org>".parse().unwrap(),
-            way: MailWay::Files(directory.path().join("mail")),
+            way: MailWay::Files(book.directory().join("mail")),
         });
-        Vault::create_key(directory.path(), &[7; 32]).unwrap();
         let clock = Arc::new(TestClock::default());
-        let store = open(directory.path());
+        let store = book.open();
         let running = Some(serve(&store, &clock, &options).await);
-        Self { store, clock, directory, running, options }
+        Self { store, clock, book, running, options }
     }
 
     /// Where the server listens.
@@ -56,9 +60,14 @@ impl House {
         format!("http://{}{}", self.address(), api.mount())
     }
 
+    /// The book, past the program.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
     /// The book's directory.
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        self.book.directory()
     }
 
     /// Stops the server and starts another one on the same book.
@@ -73,10 +82,6 @@ impl House {
             running.stop().await;
         }
     }
-}
-
-fn open(directory: &Path) -> Store {
-    Store::open_sqlite(&directory.join("provisor.db"), Arc::new(Vault::open(directory).unwrap())).unwrap()
 }
 
 async fn serve(store: &Store, clock: &Arc<TestClock>, options: &Options) -> Running {

@@ -6,8 +6,10 @@ mod completions;
 mod config;
 mod demo;
 mod doctor;
+mod invoice;
 mod key;
 mod mail;
+mod order;
 pub mod output;
 mod paths;
 mod plugin;
@@ -15,6 +17,7 @@ mod product;
 mod reseller;
 mod sandbox;
 mod serve;
+mod service;
 mod webhook;
 mod wire;
 
@@ -89,6 +92,9 @@ enum Command {
     Reseller(reseller::Reseller),
     Key(key::Key),
     Product(product::Product),
+    Order(order::Order),
+    Service(service::Service),
+    Invoice(invoice::Invoice),
     Webhook(webhook::Webhook),
     Mail(mail::Mail),
     Plugin(plugin::Plugin),
@@ -182,6 +188,9 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Reseller(command) => reseller::run(command, &context),
             Command::Key(command) => key::run(command, &context),
             Command::Product(command) => product::run(command, &context),
+            Command::Order(command) => order::run(&command, &context),
+            Command::Service(command) => service::run(&command, &context),
+            Command::Invoice(command) => invoice::run(command, &context),
             Command::Webhook(command) => webhook::run(command, &context),
             Command::Mail(command) => mail::run(&command, &context),
             Command::Config(command) => config::run(&command, &context),

@@ -1,22 +1,28 @@
 //! `provisor reseller`: who may order, and on what credit.
 
+use std::path::Path;
+
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use provisor_providers::PROVIDERS;
 use provisor_providers::books::{AccountId, Books, Entry};
 use provisor_providers::money::Minor;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::book::block_on;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, read_file};
 use crate::clock::{Clock, System};
 
-/// Make resellers and give them credit
+/// Make resellers, give them credit, put their card on file
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   provisor reseller create --name 'Example Ltd' --email owner@example.com --credit 100.00
   provisor reseller credit 1 50.00         add to the credit; -50.00 takes from it
+  provisor reseller card 1 --token -       put a card on file, its token read from stdin
+  provisor reseller suspend 1              sell it nothing more; what it has stays until it falls due
   provisor reseller list")]
 pub(super) struct Reseller {
     #[command(subcommand)]
@@ -48,6 +54,33 @@ enum Command {
         #[arg(allow_hyphen_values = true)]
         amount: Minor,
     },
+    /// Put a reseller's card on file, or take it off
+    #[command(after_help = "\
+Cards of the simulated gateway: sim_success is charged, sim_slow after a second, sim_lost with its first answer lost; sim_declined,
+sim_expired and sim_3ds (which wants its owner's consent) are refused, as is every token that it does not know.")]
+    Card {
+        /// The reseller's number
+        id: i64,
+        /// The card gateway's token for the card; with - it is read from stdin. It is sealed in the book
+        #[arg(long, required_unless_present = "remove", conflicts_with = "remove")]
+        token: Option<String>,
+        /// What people know the card by
+        #[arg(long, default_value = "card", conflicts_with = "remove")]
+        label: String,
+        /// Take the card off
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Sell a reseller nothing more: orders and renewals are answered as unpaid, `client_not_found`
+    Suspend {
+        /// The reseller's number
+        id: i64,
+    },
+    /// Sell to a suspended reseller again
+    Unsuspend {
+        /// The reseller's number
+        id: i64,
+    },
     /// List the resellers
     List,
 }
@@ -56,8 +89,64 @@ pub(super) fn run(command: Reseller, context: &Context) -> Result<Exit, Failure>
     match command.command {
         Command::Create { name, email, credit, currency } => create(context, &name, &email, credit, &currency),
         Command::Credit { id, amount } => change_credit(context, AccountId(id), amount),
+        Command::Card { id, token, label, remove } => {
+            let token = token.as_deref().filter(|_| !remove);
+            card(context, AccountId(id), token, &label)
+        }
+        Command::Suspend { id } => close(context, AccountId(id), true),
+        Command::Unsuspend { id } => close(context, AccountId(id), false),
         Command::List => list(context),
     }
+}
+
+#[derive(Serialize)]
+struct Changed {
+    id: i64,
+    card_on_file: Option<bool>,
+    suspended: Option<bool>,
+}
+
+fn card(context: &Context, id: AccountId, token: Option<&str>, label: &str) -> Result<Exit, Failure> {
+    let token = match token {
+        Some("-") => {
+            let bytes = Zeroizing::new(read_file(Path::new("-"))?);
+            let text = std::str::from_utf8(&bytes).map_err(Failure::usage)?;
+            Some(SecretString::from(text.trim()))
+        }
+        Some(token) => Some(SecretString::from(token)),
+        None => None,
+    };
+    if token.as_ref().is_some_and(|token| token.expose_secret().is_empty()) {
+        return Err(Failure::usage(anyhow!("the token is empty")));
+    }
+    let (store, label, has_card) = (context.book()?, label.to_owned(), token.is_some());
+    let is_known = block_on(async move {
+        let set = store.transact(move |books| books.set_card(id, token.as_ref().map(|token| (token, label.as_str()))));
+        set.await.map_err(Failure::failed)
+    })?;
+    changed(context, is_known, &Changed { id: id.0, card_on_file: Some(has_card), suspended: None }, |now| {
+        let state = if has_card { "has a card on file" } else { "has no card on file" };
+        format!("reseller {} {state}", now.id)
+    })
+}
+
+fn close(context: &Context, id: AccountId, suspend: bool) -> Result<Exit, Failure> {
+    let store = context.book()?;
+    let is_known = block_on(async move {
+        let closed = store.transact(move |books| books.close_account(id, suspend.then(|| System.now())));
+        closed.await.map_err(Failure::failed)
+    })?;
+    changed(context, is_known, &Changed { id: id.0, card_on_file: None, suspended: Some(suspend) }, |now| {
+        format!("reseller {} is {}", now.id, if suspend { "suspended" } else { "active" })
+    })
+}
+
+fn changed(context: &Context, is_known: bool, now: &Changed, people: impl FnOnce(&Changed) -> String) -> Result<Exit, Failure> {
+    if !is_known {
+        return Err(Failure::usage(anyhow!("there is no reseller {}; `provisor reseller list` shows them", now.id)));
+    }
+    context.output.record(now, people)?;
+    Ok(Exit::Done)
 }
 
 #[derive(Serialize)]
@@ -138,6 +227,8 @@ struct Listed {
     email: String,
     balance: String,
     currency: String,
+    card_on_file: bool,
+    suspended: bool,
 }
 
 fn list(context: &Context) -> Result<Exit, Failure> {
@@ -150,10 +241,15 @@ fn list(context: &Context) -> Result<Exit, Failure> {
             email: account.email,
             balance: account.balance.to_string(),
             currency: account.currency,
+            card_on_file: account.has_card,
+            suspended: account.is_closed,
         })
         .collect();
-    context.output.records(["id", "name", "e-mail", "credit", "currency"], &listed, |row| {
-        [row.id.to_string(), row.name.clone(), row.email.clone(), row.balance.clone(), row.currency.clone()]
+    context.output.records(["id", "name", "e-mail", "credit", "currency", "card", "state"], &listed, |row| {
+        let card = if row.card_on_file { "on file" } else { "" };
+        let state = if row.suspended { "suspended" } else { "active" };
+        let [id, name, email] = [row.id.to_string(), row.name.clone(), row.email.clone()];
+        [id, name, email, row.balance.clone(), row.currency.clone(), card.to_owned(), state.to_owned()]
     })?;
     Ok(Exit::Done)
 }

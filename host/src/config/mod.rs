@@ -108,6 +108,7 @@ impl Config {
                 window_s: i64::from(lock.window_s),
                 duration_s: i64::from(lock.duration_s),
             },
+            is_fulfilled_by_hand: fulfilment.mode == FulfilmentMode::Manual,
             fulfilment_delay: Duration::from_millis(u64::from(fulfilment.delay_ms)),
             invoices: InvoiceRule { seller: invoices.seller.into(), tax_basis_points: invoices.tax_percent.0 },
             billing: BillingRule {
@@ -225,6 +226,8 @@ impl Default for Fulfilment {
 pub enum FulfilmentMode {
     /// Nobody: it exists in the books only.
     Simulated,
+    /// The operator, who says so with `provisor order fulfil`.
+    Manual,
 }
 
 /// What invoices say.

@@ -47,22 +47,15 @@ async fn ask(gateway: &dyn CardGateway, timeout: Duration, charge: &Charge, toke
     Charged::Unknown
 }
 
-/// A bank in the book, for tests and for trying out. A card's token says how it behaves; a token that it does not know is declined.
-/// It remembers each key, so that a repeated charge is not a second one.
+/// A bank in the book, for tests and for trying out. A card's token says how it behaves: `sim_success` is charged, `sim_slow` after a
+/// second, `sim_lost` with its first answer lost; `sim_declined`, `sim_expired` and `sim_3ds` (which wants its owner's consent) are
+/// refused, as is every other one. It remembers each key, so that a repeated charge is not a second one.
 pub(super) struct Simulated {
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
 }
 
-/// The tokens of the simulated gateway, and what people are told of them.
-pub const SIMULATED_TOKENS: [(&str, &str); 6] = [
-    ("sim_success", "is charged"),
-    ("sim_declined", "is declined"),
-    ("sim_expired", "has expired"),
-    ("sim_3ds", "wants its owner's consent (3-D Secure), so it is declined"),
-    ("sim_slow", "is charged, and the answer takes a second"),
-    ("sim_lost", "is charged, and the first answer is lost"),
-];
+/// How long a slow card takes.
 const SLOW: Duration = Duration::from_secs(1);
 
 impl CardGateway for Simulated {

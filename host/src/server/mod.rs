@@ -31,7 +31,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::addresses::Addresses;
-pub use self::cards::SIMULATED_TOKENS;
 use self::cards::{CardGateway, NoGateway, Simulated};
 use self::keys::KeyCache;
 pub use self::mail::{MailOptions, MailWay, Smtp, SmtpTls};

@@ -85,6 +85,12 @@ impl Transaction<'_> {
         Ok(Some(Minor(row.int(0)?)))
     }
 
+    /// Closes a reseller, or opens it again: to a closed one nothing is sold. False if there is no such reseller.
+    pub fn close_account(&mut self, account: AccountId, closed_at: Option<Timestamp>) -> Result<bool, Fault> {
+        let values = [closed_at.into(), account.0.into()];
+        Ok(self.sql.execute("UPDATE accounts SET closed_at = $1 WHERE id = $2", &values)? == 1)
+    }
+
     /// All resellers, by id.
     pub fn accounts(&mut self) -> Result<Vec<Account>, Fault> {
         let rows = self.sql.query("SELECT id FROM accounts ORDER BY id", &[])?;

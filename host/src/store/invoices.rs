@@ -1,10 +1,11 @@
 //! Invoices.
 
 use jiff::Timestamp;
-use provisor_providers::books::{Fault, Invoice, InvoiceLine, InvoiceStatus, NewInvoice, Tax};
+use provisor_providers::books::{AccountId, Fault, Invoice, InvoiceLine, InvoiceStatus, NewInvoice, Tax};
 use provisor_providers::money::Minor;
 
-use super::sql::{Row, Sql};
+use super::Transaction;
+use super::sql::{Row, Sql, Value};
 
 const COLUMNS: &str = "id, status, total, tax, tax_basis_points, currency, lines, seller, order_id, renews_service, renews_from, \
                        issued_at, due_at, paid_at";
@@ -121,4 +122,23 @@ fn read_lines(text: &str) -> Result<Vec<InvoiceLine>, Fault> {
     let lines: Vec<(String, u32, i64)> =
         serde_json::from_str(text).map_err(|error| Fault(format!("an invoice's lines: {error}")))?;
     Ok(lines.into_iter().map(|(text, quantity, each)| InvoiceLine { text, quantity, each: Minor(each) }).collect())
+}
+
+impl Transaction<'_> {
+    /// The newest invoices of a reseller, or of all, newest first.
+    pub fn newest_invoices(&mut self, account: Option<AccountId>, limit: u32) -> Result<Vec<(AccountId, Invoice)>, Fault> {
+        let of = if account.is_some() { "WHERE account_id = $1 ORDER BY id DESC LIMIT $2" } else { "ORDER BY id DESC LIMIT $1" };
+        let query = format!("SELECT {COLUMNS}, account_id FROM invoices {of}");
+        let mut values: Vec<Value<'_>> = account.map(|account| account.0.into()).into_iter().collect();
+        values.push(limit.into());
+        let rows = self.sql.query(&query, &values)?;
+        rows.iter().map(|row| Ok((AccountId(row.int(14)?), read(row)?))).collect()
+    }
+
+    /// Any reseller's invoice.
+    pub fn any_invoice(&mut self, id: i64) -> Result<Option<(AccountId, Invoice)>, Fault> {
+        let query = format!("SELECT {COLUMNS}, account_id FROM invoices WHERE id = $1");
+        let row = self.sql.first(&query, &[id.into()])?;
+        row.map(|row| Ok((AccountId(row.int(14)?), read(&row)?))).transpose()
+    }
 }

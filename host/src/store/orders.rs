@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use provisor_providers::books::{AccountId, Entry, Fault, NewInvoice, NewOrder, Order, OrderStatus};
 use provisor_providers::money::Minor;
 
-use super::sql::{Row, Sql};
-use super::{accounts, invoices};
+use super::sql::{Row, Sql, Value};
+use super::{Transaction, accounts, invoices};
 
 const COLUMNS: &str = "id, product_id, cycle, quantity, config_options, hostname, note, total, recurring, currency, invoice_id, \
                        created_at, expires_at, status, service_id, paid_at, due_at";
@@ -29,7 +29,7 @@ pub(super) fn buy(
     account: i64,
     order: &NewOrder,
     invoice: &NewInvoice,
-    due_at: Timestamp,
+    due_at: Option<Timestamp>,
 ) -> Result<Option<Order>, Fault> {
     if !accounts::take(sql, account, invoice.total)? {
         return Ok(None);
@@ -38,15 +38,8 @@ pub(super) fn buy(
     let invoice_id = invoices::add(sql, account, invoice, Some(at))?;
     let entry = Entry { at, kind: "order", reference: &invoice_id.to_string() };
     accounts::note(sql, account, Minor(-invoice.total.0), &entry)?;
-    let bought = Order {
-        id: 0,
-        new: order.clone(),
-        invoice_id,
-        status: OrderStatus::Paid,
-        service_id: None,
-        paid_at: Some(at),
-        due_at: Some(due_at),
-    };
+    let bought =
+        Order { id: 0, new: order.clone(), invoice_id, status: OrderStatus::Paid, service_id: None, paid_at: Some(at), due_at };
     add(sql, account, bought).map(Some)
 }
 
@@ -144,4 +137,23 @@ pub(super) fn due(sql: &mut dyn Sql, now: Timestamp, limit: u32) -> Result<Vec<(
 
 pub(super) fn next_due(sql: &mut dyn Sql) -> Result<Option<Timestamp>, Fault> {
     sql.first("SELECT MIN(due_at) FROM orders WHERE due_at IS NOT NULL", &[])?.map_or(Ok(None), |row| row.opt_time(0))
+}
+
+impl Transaction<'_> {
+    /// The newest orders of a reseller, or of all, newest first.
+    pub fn newest_orders(&mut self, account: Option<AccountId>, limit: u32) -> Result<Vec<(AccountId, Order)>, Fault> {
+        let of = if account.is_some() { "WHERE account_id = $1 ORDER BY id DESC LIMIT $2" } else { "ORDER BY id DESC LIMIT $1" };
+        let query = format!("SELECT {COLUMNS}, account_id FROM orders {of}");
+        let mut values: Vec<Value<'_>> = account.map(|account| account.0.into()).into_iter().collect();
+        values.push(limit.into());
+        let rows = self.sql.query(&query, &values)?;
+        rows.iter().map(|row| Ok((AccountId(row.int(17)?), read(row)?))).collect()
+    }
+
+    /// Any reseller's order.
+    pub fn any_order(&mut self, id: i64) -> Result<Option<(AccountId, Order)>, Fault> {
+        let query = format!("SELECT {COLUMNS}, account_id FROM orders WHERE id = $1");
+        let row = self.sql.first(&query, &[id.into()])?;
+        row.map(|row| Ok((AccountId(row.int(17)?), read(&row)?))).transpose()
+    }
 }

@@ -5,6 +5,7 @@ use provisor_providers::books::{AccountId, Fault, Login, NewService, Power, Serv
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
+use super::Transaction;
 use super::sql::{Row, Sql, Value};
 use crate::vault::{Place, Vault};
 
@@ -130,4 +131,23 @@ pub(super) fn set_password(
 
 fn place(row: &str) -> Place<'_> {
     Place { table: "services", row, column: "sealed_password" }
+}
+
+impl Transaction<'_> {
+    /// The newest services of a reseller, or of all, newest first.
+    pub fn newest_services(&mut self, account: Option<AccountId>, limit: u32) -> Result<Vec<(AccountId, Service)>, Fault> {
+        let of = if account.is_some() { "WHERE account_id = $1 ORDER BY id DESC LIMIT $2" } else { "ORDER BY id DESC LIMIT $1" };
+        let query = format!("SELECT {COLUMNS}, account_id FROM services {of}");
+        let mut values: Vec<Value<'_>> = account.map(|account| account.0.into()).into_iter().collect();
+        values.push(limit.into());
+        let rows = self.sql.query(&query, &values)?;
+        rows.iter().map(|row| Ok((AccountId(row.int(14)?), read(row)?))).collect()
+    }
+
+    /// Any reseller's service.
+    pub fn any_service(&mut self, id: i64) -> Result<Option<(AccountId, Service)>, Fault> {
+        let query = format!("SELECT {COLUMNS}, account_id FROM services WHERE id = $1");
+        let row = self.sql.first(&query, &[id.into()])?;
+        row.map(|row| Ok((AccountId(row.int(14)?), read(&row)?))).transpose()
+    }
 }

@@ -200,7 +200,7 @@ impl AccountBooks for Tenant<'_> {
         orders::place(self.sql, self.id, order, invoice)
     }
 
-    fn buy(&mut self, order: &NewOrder, invoice: &NewInvoice, due_at: Timestamp) -> Result<Option<Order>, Fault> {
+    fn buy(&mut self, order: &NewOrder, invoice: &NewInvoice, due_at: Option<Timestamp>) -> Result<Option<Order>, Fault> {
         orders::buy(self.sql, self.id, order, invoice, due_at)
     }
 

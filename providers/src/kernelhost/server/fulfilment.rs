@@ -50,6 +50,15 @@ fn settle(moment: &Moment, account: AccountId, order: &Order, rng: &mut StdRng, 
     }
 }
 
+/// Makes the services of a paid order that waits for the operator; false if it does not wait.
+pub(super) fn by_hand(moment: &Moment, account: AccountId, order: &Order, books: &mut dyn Books) -> Result<bool, Fault> {
+    if order.status != OrderStatus::Paid || order.due_at.is_some() {
+        return Ok(false);
+    }
+    fulfil(moment, account, order, &mut moment.rng(), books)?;
+    Ok(true)
+}
+
 /// Makes the services of a paid order; the order names the first.
 fn fulfil(moment: &Moment, account: AccountId, order: &Order, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
     // What is no longer on sale is still owed.

@@ -109,6 +109,11 @@ impl crate::server::Server for Server {
         payments::credited(moment, account, books)
     }
 
+    fn fulfil_order(&self, moment: &Moment, account: AccountId, order: i64, books: &mut dyn Books) -> Result<bool, Fault> {
+        let Some(order) = books.account(account).order(order)? else { return Ok(false) };
+        fulfilment::by_hand(moment, account, &order, books)
+    }
+
     fn cancel_order(&self, moment: &Moment, account: AccountId, order: i64, books: &mut dyn Books) -> Result<bool, Fault> {
         let Some(order) = books.account(account).order(order)? else { return Ok(false) };
         orders::cancel(moment, account, &order, books)

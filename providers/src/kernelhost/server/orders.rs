@@ -75,10 +75,13 @@ fn load(account: AccountId, id: i64, books: &mut dyn Books) -> Result<Order, Fau
     books.account(account).order(id)?.ok_or_else(|| Fault(format!("order {id} is gone")))
 }
 
-/// When an order that is paid now is fulfilled.
-fn fulfilled_at(moment: &Moment) -> Result<Timestamp, Fault> {
+/// When an order that is paid now is fulfilled; never by itself where the operator does it by hand.
+fn fulfilled_at(moment: &Moment) -> Result<Option<Timestamp>, Fault> {
+    if moment.rules.is_fulfilled_by_hand {
+        return Ok(None);
+    }
     let delay = SignedDuration::try_from(moment.rules.fulfilment_delay).map_err(|error| Fault(error.to_string()))?;
-    moment.now.checked_add(delay).map_err(|error| Fault(error.to_string()))
+    moment.now.checked_add(delay).map(Some).map_err(|error| Fault(error.to_string()))
 }
 
 /// Takes stock and credit and writes the paid order; nothing of it when either does not suffice.
@@ -104,7 +107,7 @@ fn buy(call: &Call<'_>, profile: &Account, draft: &Draft, books: &mut dyn Books)
 pub(super) fn mark_paid(moment: &Moment, profile: &Account, id: i64, books: &mut dyn Books) -> Result<bool, Fault> {
     let order = load(profile.id, id, books)?;
     let (now, due_at) = (moment.now, fulfilled_at(moment)?);
-    let paid = Order { status: OrderStatus::Paid, paid_at: Some(now), due_at: Some(due_at), ..order };
+    let paid = Order { status: OrderStatus::Paid, paid_at: Some(now), due_at, ..order };
     let mut account = books.account(profile.id);
     let is_done = account.set_order(&paid, OrderStatus::PendingPayment)?;
     if is_done {

@@ -226,7 +226,7 @@ fn once(call: &Call<'_>, books: &mut dyn Books, change: &mut dyn FnMut(Option<Ag
         }
         let has_waited = matches!(call.met, Some(Met::Paused));
         if !matches!(earlier.response.status, RUNNING | 402) || (has_waited && earlier.response.status == 402) {
-            return Ok(replayed(earlier));
+            return Ok(replayed(earlier.response.clone()));
         }
     }
     let again =
@@ -243,25 +243,26 @@ fn once(call: &Call<'_>, books: &mut dyn Books, change: &mut dyn FnMut(Option<Ag
         Ok(response) => response,
         Err(Halt::Refused(refusal)) if refusal.is_final => refusal.response(&call.visit.request_id),
         Err(Halt::Needs(Need::Charge(charge))) => {
-            let running = Response::new(RUNNING, "", Vec::new());
+            let running = earlier.map_or_else(|| Response::new(RUNNING, "", Vec::new()), |earlier| earlier.response);
+            let running = Response { status: RUNNING, ..running };
             books.record_idempotent(&scope, &record(&running, charge.order, wire::DAY_S + UNFINISHED_MARGIN_S))?;
             return Err(Halt::Needs(Need::Charge(charge)));
         }
         Err(halt) => return Err(halt),
     };
     let is_unpaid = response.status == 402;
-    let is_same = |earlier: &&Recorded| is_unpaid && problem::reason(&earlier.response) == problem::reason(&response);
-    if let Some(earlier) = earlier.as_ref().filter(is_same) {
-        return Ok(replayed(earlier));
-    }
+    // The same 402 is the first one again, also if a card was charged in vain in between.
+    let first = earlier.as_ref().filter(|_| is_unpaid).map(|earlier| Response { status: 402, ..earlier.response.clone() });
+    let first = first.filter(|first| problem::reason(first) == problem::reason(&response));
+    let is_repeat = first.is_some();
+    let response = first.unwrap_or(response);
     let life_s = wire::DAY_S + if is_unpaid || earlier.is_some() { UNFINISHED_MARGIN_S } else { 0 };
     let unfinished_order = if is_unpaid { problem::order_id(&response) } else { None };
     books.record_idempotent(&scope, &record(&response, unfinished_order, life_s))?;
-    Ok(response)
+    Ok(if is_repeat { replayed(response) } else { response })
 }
 
-fn replayed(earlier: &Recorded) -> Response {
-    let mut response = earlier.response.clone();
+fn replayed(mut response: Response) -> Response {
     response.headers.add(header::REPLAYED, "true");
     response
 }

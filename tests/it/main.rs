@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
 
+mod answers;
 mod architecture;
+mod audit_log;
 mod conformance;
 mod crash;
 mod foreign_clients;
@@ -11,4 +13,7 @@ mod house;
 mod kernelhost_books;
 mod kernelhost_orders;
 mod kernelhost_refusals;
+mod keys;
+mod power;
+mod vault;
 mod vectors;

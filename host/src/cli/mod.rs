@@ -1,5 +1,6 @@
 //! The command line: one file per command, one printer, one meaning per exit code.
 
+mod audit;
 mod book;
 mod call;
 mod completions;
@@ -14,6 +15,7 @@ mod product;
 mod reseller;
 mod sandbox;
 mod serve;
+mod vault;
 mod wire;
 
 use std::fs::File;
@@ -87,6 +89,8 @@ enum Command {
     Reseller(reseller::Reseller),
     Key(key::Key),
     Product(product::Product),
+    Audit(audit::Audit),
+    Vault(vault::Vault),
     Plugin(plugin::Plugin),
     Doctor(doctor::Doctor),
     Config(config::Config),
@@ -173,6 +177,8 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Demo(command) => demo::run(&command, &context),
             Command::Call(command) => call::run(command, &context),
             Command::Plugin(command) => plugin::run(command, &context),
+            Command::Audit(command) => audit::run(command, &context),
+            Command::Vault(command) => vault::run(&command, &context),
             Command::Doctor(command) => doctor::run(&command, &context),
             Command::Serve(command) => serve::run(&command, &context),
             Command::Reseller(command) => reseller::run(command, &context),

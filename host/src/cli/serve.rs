@@ -9,10 +9,10 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::book::block_on;
+use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
+use crate::audit;
 use crate::clock::System;
-use crate::config::Config;
 use crate::server::{Options, start};
 
 /// Serve the providers' APIs to resellers
@@ -42,7 +42,7 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
     if command.gateway.is_some() || home.config.gateway.is_some() {
         return Err(Failure::usage(anyhow!("this version has no gateway: leave out --gateway and the section [gateway]")));
     }
-    let options = options(&home.config);
+    let options = options(&home);
     let address = command.server.unwrap_or_else(|| home.config.server.clone().unwrap_or_default().listen);
     let store = home.book()?;
     if store.is_sealed() {
@@ -64,13 +64,22 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
 }
 
 /// What the configuration says of the server.
-fn options(config: &Config) -> Options {
-    let server = config.server.clone().unwrap_or_default();
+fn options(home: &Home) -> Options {
+    let server = home.config.server.clone().unwrap_or_default();
     Options {
         trusted_proxies: server.trusted_proxies.iter().map(|network| network.0).collect(),
         per_ip_per_minute: server.limits.per_ip_per_minute,
-        rules: config.rules(),
+        rules: home.config.rules(),
+        checkpoints: Some(home.directory.join(audit::FOLDER).join(format!("{}.notes", host_name()))),
     }
+}
+
+/// Hosts that share a folder write a file each.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String =
+        name.trim().chars().filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_')).collect();
+    if name.is_empty() { "host".to_owned() } else { name }
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -4,13 +4,16 @@
 
 mod addresses;
 mod between;
+mod checkpoints;
 mod keys;
+mod probes;
 mod schedule;
 mod visit;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::addresses::Addresses;
+use self::checkpoints::Checkpoints;
 use self::keys::KeyCache;
 use crate::clock::Clock;
 use crate::store::Store;
@@ -50,17 +54,20 @@ pub struct Options {
     pub per_ip_per_minute: u32,
     /// What the providers' servers go by.
     pub rules: Rules,
+    /// The file to which signed checkpoints of the audit log are appended; none without one.
+    pub checkpoints: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { trusted_proxies: Vec::new(), per_ip_per_minute: 600, rules: Rules::default() }
+        Self { trusted_proxies: Vec::new(), per_ip_per_minute: 600, rules: Rules::default(), checkpoints: None }
     }
 }
 
 /// A server that runs until it is stopped.
 pub struct Running {
     address: SocketAddr,
+    state: Arc<State>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -78,6 +85,7 @@ impl Running {
         for task in self.tasks {
             let _ended = task.await;
         }
+        checkpoints::write(&self.state).await;
     }
 }
 
@@ -88,6 +96,8 @@ pub(crate) struct State {
     addresses: Addresses,
     keys: KeyCache,
     admissions: Semaphore,
+    checkpoints: Checkpoints,
+    checked: probes::Checked,
 }
 
 /// The API that serves a path, and the prefix that is not its own.
@@ -105,14 +115,22 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         store,
         clock,
         addresses: Addresses::new(options.per_ip_per_minute),
+        checkpoints: Checkpoints::new(options.checkpoints.clone()),
+        checked: probes::Checked::default(),
         options,
         keys: KeyCache::new(),
         admissions: Semaphore::new(ADMISSIONS),
     });
     let (stop, stopped) = watch::channel(false);
-    let tasks =
-        vec![tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())), tokio::spawn(schedule::run(state, stopped))];
-    Ok(Running { address, stop, tasks })
+    let tasks = vec![
+        tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())),
+        tokio::spawn(schedule::run(Arc::clone(&state), stopped.clone())),
+        tokio::spawn(checkpoints::run(Arc::clone(&state), stopped)),
+    ];
+    let checking = Arc::clone(&state);
+    // A thread of its own, for which nobody waits: a server that is stopped does not care any more.
+    std::thread::Builder::new().name("quick-check".to_owned()).spawn(move || probes::check(&checking))?;
+    Ok(Running { address, state, stop, tasks })
 }
 
 async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {

@@ -5,8 +5,11 @@ use sha2::{Digest, Sha256};
 
 use super::sql::Sql;
 
-const MIGRATIONS: &[(i64, &str)] =
-    &[(1, include_str!("migrations/0001_books.sql")), (2, include_str!("migrations/0002_outboxes.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("migrations/0001_books.sql")),
+    (2, include_str!("migrations/0002_outboxes.sql")),
+    (5, include_str!("migrations/0005_audit.sql")),
+];
 
 /// Brings the schema up to date in one transaction. A book written by a newer version, or by one whose migrations differ, is
 /// refused untouched.

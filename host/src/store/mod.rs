@@ -8,8 +8,10 @@ mod keys;
 mod licenses;
 mod master_keys;
 mod migrations;
+mod mounts;
 mod orders;
 mod outbox;
+mod sealed;
 mod services;
 mod sql;
 mod sqlite;
@@ -17,6 +19,7 @@ mod transaction;
 mod upkeep;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use provisor_providers::books::Fault;
@@ -24,8 +27,11 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 pub use self::audit_log::StoredAuditRow;
+pub(crate) use self::audit_log::{AUDIT_BLOCK, AuditRows, RawAuditRow};
 pub use self::catalogue::{Catalogue, CatalogueError};
-pub use self::keys::{KeySummary, NewKey};
+pub use self::keys::{KeyChange, KeySummary, NewKey};
+pub use self::sealed::{Resealed, SealedValues};
+pub(crate) use self::sql::Value;
 use self::sqlite::{Done, Sqlite, Writer};
 pub use self::transaction::Transaction;
 use crate::vault::Vault;
@@ -42,7 +48,7 @@ struct Inner {
     readers: Mutex<Vec<Connection>>,
     path: std::path::PathBuf,
     vault: Arc<Vault>,
-    sealed: bool,
+    sealed: AtomicBool,
 }
 
 /// Why work was not done. In every case nothing of it stays.
@@ -67,7 +73,7 @@ impl Store {
         migrations::run(&mut engine)?;
         let mut books = Transaction::new(&mut engine, &vault);
         books.seed()?;
-        let sealed = !books.know_master_keys()?;
+        let sealed = AtomicBool::new(!books.know_master_keys()?);
         let writer = Writer::start(connection).map_err(|error| Fault(format!("cannot start the writer: {error}")))?;
         Ok(Self(Arc::new(Inner { writer, readers: Mutex::default(), path: path.to_owned(), vault, sealed })))
     }
@@ -111,9 +117,24 @@ impl Store {
         result
     }
 
+    /// What seals the book's secrets.
+    pub fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
     /// Whether the book holds sealed values whose master key is not at hand.
     pub fn is_sealed(&self) -> bool {
-        self.0.sealed
+        self.0.sealed.load(Ordering::Relaxed)
+    }
+
+    /// Looks for master keys that came or went since; whether any did. A book whose key is back is no longer sealed.
+    pub async fn refresh_keys(&self) -> Result<bool, StoreError> {
+        let is_changed = self.0.vault.refresh().map_err(|error| Fault(error.to_string()))?;
+        if is_changed {
+            let are_known = self.transact(|books| books.know_master_keys()).await?;
+            self.0.sealed.store(!are_known, Ordering::Relaxed);
+        }
+        Ok(is_changed)
     }
 
     fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

@@ -13,12 +13,15 @@ use provisor_providers::books::Fault;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
 
+use super::mounts;
 use super::sql::{Cell, Row, Sql, Value};
 
 /// How many jobs may wait. At the slowest disk worth serving from that is a second's work; more would only answer later.
 const QUEUE: usize = 1024;
 /// How many jobs share a commit at most, so that the first does not wait for the last too long.
 const GROUP: usize = 256;
+/// The widest row that is scanned.
+const SCANNED_MAX: usize = 16;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs inside the writer's transaction. It returns whether what it wrote stays, and what to do once that is certain.
@@ -128,6 +131,23 @@ impl Sql for Sqlite<'_> {
         rows.and_then(Iterator::collect).map_err(|error| fault(&error))
     }
 
+    fn scan(&mut self, sql: &str, values: &[Value<'_>], each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
+        let mut statement = self.0.prepare_cached(sql).map_err(|error| fault(&error))?;
+        let columns = statement.column_count();
+        if columns > SCANNED_MAX {
+            return Err(Fault(format!("a scan of {columns} columns; {SCANNED_MAX} are the most")));
+        }
+        let mut rows = statement.query(rusqlite::params_from_iter(values)).map_err(|error| fault(&error))?;
+        while let Some(row) = rows.next().map_err(|error| fault(&error))? {
+            let mut cells = [Value::Null; SCANNED_MAX];
+            for (column, cell) in cells.iter_mut().enumerate().take(columns) {
+                *cell = borrowed(row.get_ref(column).map_err(|error| fault(&error))?);
+            }
+            each(&cells[..columns]);
+        }
+        Ok(())
+    }
+
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.0.execute_batch(sql).map_err(|error| fault(&error))
     }
@@ -154,6 +174,17 @@ fn cell(value: ValueRef<'_>) -> Cell {
     }
 }
 
+/// What a scan sees. A text that is none and a float are of a kind that no column has, so that whoever reads them refuses them.
+fn borrowed(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => Value::Int(value),
+        ValueRef::Text(value) => std::str::from_utf8(value).map_or(Value::Bytes(value), Value::Text),
+        ValueRef::Blob(value) => Value::Bytes(value),
+        ValueRef::Real(_) => Value::Bytes(&[]),
+    }
+}
+
 /// SQLite's own words: they name tables and columns, never values.
 pub(crate) fn fault(error: &rusqlite::Error) -> Fault {
     Fault(error.to_string())
@@ -161,6 +192,11 @@ pub(crate) fn fault(error: &rusqlite::Error) -> Fault {
 
 /// Opens a book for writing, making the file if it is absent.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
+    if let Some(kind) = mounts::network(path) {
+        return Err(Fault(format!(
+            "the book would be on a network file system ({kind}), where a power cut or a second host destroys it"
+        )));
+    }
     let connection = Connection::open(path).map_err(|error| fault(&error))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| fault(&error))?;
     connection.set_prepared_statement_cache_capacity(128);
@@ -169,9 +205,15 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
     if mode != "wal" {
         return Err(Fault(format!("the book's journal mode is `{mode}`, not WAL: is it on a network file system?")));
     }
-    for (pragma, value) in
-        [("synchronous", "FULL"), ("foreign_keys", "ON"), ("cell_size_check", "ON"), ("journal_size_limit", "67108864")]
-    {
+    for (pragma, value) in [
+        ("synchronous", "FULL"),
+        ("foreign_keys", "ON"),
+        ("cell_size_check", "ON"),
+        ("journal_size_limit", "67108864"),
+        // More pages would mean longer pauses while they are written back.
+        ("wal_autocheckpoint", "1000"),
+        ("mmap_size", "0"),
+    ] {
         connection.pragma_update(None, pragma, value).map_err(|error| fault(&error))?;
     }
     Ok(connection)

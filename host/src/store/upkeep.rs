@@ -10,6 +10,10 @@ const BATCH: i64 = 1000;
 /// How long failed signatures are kept: well past every window in which they count.
 const FAILURES_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
+/// What `PRAGMA` tells; 2 is FULL.
+const SETTINGS: &[&str] =
+    &["journal_mode", "synchronous", "wal_autocheckpoint", "foreign_keys", "cell_size_check", "busy_timeout", "mmap_size"];
+
 impl Transaction<'_> {
     /// Removes a batch of expired nonces, idempotency records, locks and failures; how many rows went.
     pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<usize, Fault> {
@@ -31,6 +35,18 @@ impl Transaction<'_> {
             swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
         }
         Ok(swept)
+    }
+
+    /// The settings that a book's safety rests on, by name, as they are in force where it is written.
+    pub fn settings(&mut self) -> Result<Vec<(&'static str, String)>, Fault> {
+        let mut settings = Vec::new();
+        for name in SETTINGS {
+            let row = self.sql.first(&format!("PRAGMA {name}"), &[])?;
+            let value =
+                row.as_ref().map_or(Ok(String::new()), |row| row.text(0).or_else(|_| row.int(0).map(|value| value.to_string())));
+            settings.push((*name, value?));
+        }
+        Ok(settings)
     }
 
     /// Whether the book's pages are in order, in SQLite's own words if not.

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use provisor_tests::binary::{Server, key, reseller};
+use provisor_tests::binary::{key, reseller, serve};
 use provisor_tests::http::Http;
 use provisor_tests::rounds::ROUNDS;
 use serde_json::json;
@@ -22,8 +22,8 @@ async fn main() {
         let mut rounds = Vec::new();
         for round in 0..=ROUNDS {
             let begin = Instant::now();
-            let server = Server::start(data);
-            let ready = Http::default().send("GET", &format!("http://{}/readyz", server.address), &[], "").await;
+            let server = serve(data);
+            let ready = Http::default().send("GET", &format!("http://{}/readyz", server.address()), &[], "").await;
             assert_eq!(ready.status, 200);
             if round > 0 {
                 rounds.push(begin.elapsed());

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use provisor::clock::Clock;
-use provisor_tests::binary::{Server, key, provisor, reseller, run};
+use provisor_tests::binary::{key, provisor, reseller, run, serve};
+use provisor_tests::daemon::Daemon;
 use provisor_tests::house::House;
 use provisor_tests::http::Answer;
 use provisor_tests::resellers::{KernelHostKey, KeyTraits};
@@ -34,7 +35,7 @@ async fn every_change_counts_at_once_in_servers_that_run() {
     let data = directory.path();
     let key = key(data, &reseller(data, "10.00"));
     let id = key.id.as_str();
-    let servers = [Server::start(data), Server::start(data)];
+    let servers = [serve(data), serve(data)];
     let here = servers.each_ref().map(|server| key.at(server));
     let ask = async || [reason(&here[0].get("/v1/me").await), reason(&here[1].get("/v1/me").await)];
     let both = |reason: &str| [reason.to_owned(), reason.to_owned()];
@@ -54,10 +55,10 @@ async fn every_change_counts_at_once_in_servers_that_run() {
 
     run(data, &["key", "set", id, "--expires", "2020-02-29"]);
     assert_eq!(ask().await, both(LOCKED));
-    let shown = run(data, &["key", "set", id, "--never-expires", "--per-minute", "1", "--burst", "1", "--per-day", "7"]);
+    let shown = run(data, &["key", "set", id, "--never-expires", "--per-minute", "1", "--burst", "1", "--per-day", "70"]);
     assert_eq!(
         (&shown["per_minute"], &shown["burst"], &shown["per_day"], &shown["expires_at"]),
-        (&json!(1), &json!(1), &json!(7), &Value::Null)
+        (&json!(1), &json!(1), &json!(70), &Value::Null)
     );
     assert_eq!(reason(&here[0].get("/v1/me").await), "");
     let limited = here[1].get("/v1/me").await;
@@ -80,7 +81,7 @@ async fn every_change_counts_at_once_in_servers_that_run() {
     for event in ["key.created", "key.changed", "key.rotated", "key.revoked"] {
         assert!(count(data, &format!("SELECT COUNT(*) FROM audit WHERE event = '{event}'")) > 0, "{event}");
     }
-    servers.into_iter().for_each(Server::stop);
+    servers.into_iter().for_each(Daemon::stop);
 }
 
 #[tokio::test]
@@ -88,7 +89,7 @@ async fn two_servers_count_failures_together_and_an_unlock_frees_both() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
     let key = key(data, &reseller(data, "10.00"));
-    let servers = [Server::start(data), Server::start(data)];
+    let servers = [serve(data), serve(data)];
     let here = servers.each_ref().map(|server| key.at(server));
     for at in [0, 1, 0, 1] {
         assert_eq!(fail(&here[at], Timestamp::now()).await, "signature_mismatch");
@@ -107,7 +108,7 @@ async fn two_servers_count_failures_together_and_an_unlock_frees_both() {
     }
     assert_eq!(fail(&here[1], Timestamp::now()).await, "signature_mismatch");
     assert_eq!(here[0].get("/v1/me").await.status, 200, "the failures were forgotten too");
-    servers.into_iter().for_each(Server::stop);
+    servers.into_iter().for_each(Daemon::stop);
 }
 
 fn mails(house: &House, kind: &str) -> Vec<(String, String)> {

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use provisor_tests::binary::{Server, key, reseller};
+use provisor_tests::binary::{key, reseller, serve};
 use serde_json::json;
 
 const ORDERS: usize = 25;
@@ -14,12 +14,15 @@ async fn every_acknowledged_order_was_on_the_disk_first() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
     let key = key(data, &reseller(data, "1000.00"));
-    let server = Server::start(data);
+    let server = serve(data);
     let here = key.at(&server);
     let traced = directory.path().join("trace");
     let id = server.id().to_string();
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-y", "-ttt", "-e", "trace=fdatasync,fsync,write,sendto", "-o"]).arg(&traced).args(["-p", &id]);
+    strace
+        .args(["-f", "-y", "-ttt", "-e", "trace=fdatasync,fsync,write,writev,sendto,sendmsg", "-o"])
+        .arg(&traced)
+        .args(["-p", &id]);
     let mut strace = strace.stderr(Stdio::null()).spawn().expect("this test needs strace; ./tests/run installs it");
     let begin = Instant::now();
     // Attached once it shows the first of our own requests.

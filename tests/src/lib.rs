@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
 
 pub mod binary;
+pub mod book;
+pub mod daemon;
 pub mod faults;
 pub mod house;
 pub mod http;
+pub mod postgres;
 pub mod raw;
 pub mod resellers;
 pub mod rounds;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use provisor_providers::books::{AuditRow, Fault};
 
 use super::Transaction;
-use super::sql::{Row, Sql, Value};
+use super::sql::{Dialect, Row, Sql, Value};
 use crate::audit::{GENESIS, Link, Part};
 
 pub(super) fn append(sql: &mut dyn Sql, row: &AuditRow) -> Result<(), Fault> {
@@ -76,6 +76,8 @@ pub(crate) enum AuditRows {
 /// Rows of a stream that belong to the same half.
 pub(crate) const AUDIT_BLOCK: i64 = 4096;
 
+const SCAN_BATCH: u32 = 10_000;
+
 const COLUMNS: &str =
     "stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
 
@@ -89,13 +91,43 @@ impl Transaction<'_> {
         };
         // A row whose numbers are none, or negative, falls to the first half.
         let is_odd = format!("(stream + seq / {AUDIT_BLOCK}) % 2 = 1");
-        let (which, stream) = match rows {
-            AuditRows::All => (String::new(), None),
-            AuditRows::Half(1) => (format!("WHERE {is_odd}"), None),
-            AuditRows::Half(_) => (format!("WHERE ({is_odd}) IS NOT TRUE"), None),
-            AuditRows::Stream(stream) => ("WHERE stream = $1 ORDER BY seq".to_owned(), Some(Value::from(stream))),
+        let which = match rows {
+            AuditRows::All | AuditRows::Stream(_) => "1 = 1".to_owned(),
+            AuditRows::Half(1) => is_odd,
+            AuditRows::Half(_) => format!("({is_odd}) IS NOT TRUE"),
         };
-        self.sql.scan(&format!("SELECT {COLUMNS} FROM audit {which}"), stream.as_slice(), &mut each)
+        match (rows, self.sql.dialect()) {
+            (AuditRows::Stream(stream), Dialect::Sqlite) => {
+                let query = format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 ORDER BY seq");
+                self.sql.scan(&query, &[stream.into()], &mut each)
+            }
+            (_, Dialect::Sqlite) => self.sql.scan(&format!("SELECT {COLUMNS} FROM audit WHERE {which}"), &[], &mut each),
+            (AuditRows::Stream(stream), Dialect::Postgres) => self.scan_stream(stream, &which, &mut each),
+            (_, Dialect::Postgres) => {
+                let streams = self.sql.query("SELECT DISTINCT stream FROM audit ORDER BY stream", &[])?;
+                streams.iter().try_for_each(|row| self.scan_stream(row.int(0)?, &which, &mut each))
+            }
+        }
+    }
+
+    /// In batches, for an engine that hands over a whole result at once.
+    fn scan_stream(&mut self, stream: i64, which: &str, each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
+        let query =
+            format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 AND seq > $2 AND {which} ORDER BY seq LIMIT {SCAN_BATCH}");
+        let mut after = i64::MIN;
+        loop {
+            let mut read = 0;
+            self.sql.scan(&query, &[stream.into(), after.into()], &mut |columns| {
+                if let Some(Value::Int(seq)) = columns.get(1) {
+                    after = *seq;
+                }
+                read += 1;
+                each(columns);
+            })?;
+            if read < SCAN_BATCH {
+                return Ok(());
+            }
+        }
     }
 
     /// Where a stream's chain begins once its older rows were archived: the last archived sequence and its hash.

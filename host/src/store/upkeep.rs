@@ -4,18 +4,23 @@ use jiff::{SignedDuration, Timestamp};
 use provisor_providers::books::Fault;
 
 use super::Transaction;
+use super::sql::Dialect;
 
 /// Rows per table and sweep, so that no request waits long behind one.
 const BATCH: i64 = 1000;
 /// How long failed signatures are kept: well past every window in which they count.
 const FAILURES_KEPT: SignedDuration = SignedDuration::from_hours(24);
+/// How long what was told to resellers stays to be looked at, and what could not be (our choices).
+const TOLD_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+const UNTOLD_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 
-/// What `PRAGMA` tells; 2 is FULL.
-const SETTINGS: &[&str] =
+const POSTGRES_SETTINGS: &[&str] = &["server_version", "fsync", "synchronous_commit", "full_page_writes"];
+/// 2 is FULL.
+const SQLITE_SETTINGS: &[&str] =
     &["journal_mode", "synchronous", "wal_autocheckpoint", "foreign_keys", "cell_size_check", "busy_timeout", "mmap_size"];
 
 impl Transaction<'_> {
-    /// Removes a batch of expired nonces, idempotency records, locks and failures; how many rows went.
+    /// Removes a batch of expired nonces, idempotency records, locks, failures, and of old deliveries and mails; how many rows went.
     pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<usize, Fault> {
         let mut swept = 0;
         for (statement, before) in [
@@ -31,6 +36,10 @@ impl Transaction<'_> {
             ),
             ("DELETE FROM locks WHERE (key_id, network) IN (SELECT key_id, network FROM locks WHERE until <= $1 LIMIT $2)", now),
             ("DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE at <= $1 LIMIT $2)", now - FAILURES_KEPT),
+            ("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE delivered_at <= $1 LIMIT $2)", now - TOLD_KEPT),
+            ("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
+            ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE sent_at <= $1 LIMIT $2)", now - TOLD_KEPT),
+            ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
         ] {
             swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
         }
@@ -39,9 +48,13 @@ impl Transaction<'_> {
 
     /// The settings that a book's safety rests on, by name, as they are in force where it is written.
     pub fn settings(&mut self) -> Result<Vec<(&'static str, String)>, Fault> {
+        let (ask, names) = match self.sql.dialect() {
+            Dialect::Sqlite => ("PRAGMA", SQLITE_SETTINGS),
+            Dialect::Postgres => ("SHOW", POSTGRES_SETTINGS),
+        };
         let mut settings = Vec::new();
-        for name in SETTINGS {
-            let row = self.sql.first(&format!("PRAGMA {name}"), &[])?;
+        for name in names {
+            let row = self.sql.first(&format!("{ask} {name}"), &[])?;
             let value =
                 row.as_ref().map_or(Ok(String::new()), |row| row.text(0).or_else(|_| row.int(0).map(|value| value.to_string())));
             settings.push((*name, value?));
@@ -49,8 +62,11 @@ impl Transaction<'_> {
         Ok(settings)
     }
 
-    /// Whether the book's pages are in order, in SQLite's own words if not.
+    /// Whether the book's pages are in order, in SQLite's own words if not. PostgreSQL sees to its own pages.
     pub fn quick_check(&mut self) -> Result<(), Fault> {
+        if self.sql.dialect() == Dialect::Postgres {
+            return self.sql.first("SELECT 1", &[]).map(drop);
+        }
         let found = self.sql.first("PRAGMA quick_check(1)", &[])?.map_or(Ok(String::new()), |row| row.text(0))?;
         if found == "ok" { Ok(()) } else { Err(Fault(format!("quick_check: {found}"))) }
     }

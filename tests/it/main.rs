@@ -22,5 +22,8 @@ mod power;
 mod store;
 #[path = "store.rs"]
 mod store_on_postgres;
+mod upkeep;
+#[path = "upkeep.rs"]
+mod upkeep_on_postgres;
 mod vault;
 mod vectors;

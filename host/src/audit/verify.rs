@@ -211,7 +211,8 @@ impl Chain {
         while let Some(mark) = self.marks.pop_if(|mark| mark.seq <= self.seq) {
             let differs = mark.seq == self.seq && mark.hash != self.hash;
             if differs && mark.is_checkpoint {
-                self.flaw = Some((self.confirmed + 1, What::Rewritten { until: self.seq }));
+                // At an archived row, that row.
+                self.flaw = Some(((self.confirmed + 1).min(self.seq), What::Rewritten { until: self.seq }));
                 return;
             }
             if differs {

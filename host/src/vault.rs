@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -16,10 +17,13 @@ const NONCE_LEN: usize = 12;
 const VERSION_LEN: usize = 4;
 const FILE_PREFIX: &str = "master.key.v";
 
-/// Seals and opens secrets with the master keys of one directory.
+/// Seals and opens secrets with the master keys of one directory. Files that come later are noticed by [`Vault::refresh`].
 pub struct Vault {
-    keys: BTreeMap<u32, MasterKey>,
+    directory: PathBuf,
+    keys: RwLock<Arc<Keys>>,
 }
+
+type Keys = BTreeMap<u32, MasterKey>;
 
 struct MasterKey {
     cipher: Aes256Gcm,
@@ -79,52 +83,69 @@ pub enum VaultError {
 impl Vault {
     /// Reads the master keys `master.key.v{N}` of a directory. Without any the vault is sealed: it opens and seals nothing.
     pub fn open(directory: &Path) -> Result<Self, VaultError> {
-        let io = |source| VaultError::Io { path: directory.to_owned(), source };
-        let mut keys = BTreeMap::new();
-        for entry in fs::read_dir(directory).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            let version = path.file_name().and_then(|name| name.to_str()?.strip_prefix(FILE_PREFIX)?.parse().ok());
-            if let Some(version) = version {
-                keys.insert(version, MasterKey::read(&path)?);
-            }
+        let keys = RwLock::new(Arc::new(read_keys(directory)?));
+        Ok(Self { directory: directory.to_owned(), keys })
+    }
+
+    /// Reads the directory again; whether the keys at hand are others than before. A directory that cannot be read changes nothing.
+    pub fn refresh(&self) -> Result<bool, VaultError> {
+        let found = read_keys(&self.directory)?;
+        let fingerprints =
+            |keys: &Keys| -> Vec<_> { keys.iter().map(|(version, key)| (*version, key.fingerprint.clone())).collect() };
+        let is_changed = fingerprints(&found) != fingerprints(&self.keys());
+        if is_changed {
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
         }
-        Ok(Self { keys })
+        Ok(is_changed)
     }
 
     /// Makes the first master key, `master.key.v1` with mode 0600. Fails rather than replace one.
     pub fn create_key(directory: &Path, random: &[u8; KEY_LEN]) -> Result<PathBuf, VaultError> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = directory.join(format!("{FILE_PREFIX}1"));
-        let write = || {
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            file.write_all(random)?;
-            file.sync_all()
-        };
-        write().map_err(|source| VaultError::Io { path: path.clone(), source })?;
-        Ok(path)
+        write_key(directory, 1, random)
+    }
+
+    /// Makes the master key after the newest: its version and file. It seals from the next [`Vault::refresh`] on.
+    pub fn create_next_key(&self, random: &[u8; KEY_LEN]) -> Result<(u32, PathBuf), VaultError> {
+        let version = self.newest() + 1;
+        Ok((version, write_key(&self.directory, version, random)?))
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether there is no key at all.
     pub fn is_sealed(&self) -> bool {
-        self.keys.is_empty()
+        self.keys().is_empty()
     }
 
-    /// Versions and fingerprints of the keys at hand.
-    pub fn fingerprints(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.keys.iter().map(|(version, key)| (*version, key.fingerprint.as_str()))
+    /// The version that seals; 0 without any key.
+    pub fn newest(&self) -> u32 {
+        self.keys().last_key_value().map_or(0, |(version, _)| *version)
+    }
+
+    /// Versions and fingerprints of the keys at hand, oldest first.
+    pub fn fingerprints(&self) -> Vec<(u32, String)> {
+        self.keys().iter().map(|(version, key)| (*version, key.fingerprint.clone())).collect()
     }
 
     /// A key for authenticating our own files (the compiled cache), derived from the newest master key for one purpose.
     pub fn derived_key(&self, purpose: &str) -> Option<Zeroizing<[u8; KEY_LEN]>> {
-        let (_, key) = self.keys.last_key_value()?;
-        Some(Zeroizing::new(tagged_digest(key.mac_key.as_slice(), purpose)))
+        self.derived_key_of(self.newest(), purpose)
+    }
+
+    /// The same from the master key of one version.
+    pub fn derived_key_of(&self, version: u32, purpose: &str) -> Option<Zeroizing<[u8; KEY_LEN]>> {
+        let keys = self.keys();
+        Some(Zeroizing::new(tagged_digest(keys.get(&version)?.mac_key.as_slice(), purpose)))
     }
 
     /// Seals under the newest key: version, nonce, ciphertext with tag. Good for 2^32 values per key.
     ///
     /// The nonce is the operating system's, never the request's seed: a transaction that is run again must not use one twice.
     pub fn seal(&self, place: Place<'_>, secret: &SecretString) -> Result<Vec<u8>, VaultError> {
-        let (version, key) = self.keys.last_key_value().ok_or(VaultError::MissingKey(1))?;
+        let keys = self.keys();
+        let (version, key) = keys.last_key_value().ok_or(VaultError::MissingKey(1))?;
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| VaultError::NoRandomness)?;
         let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: &place.authenticated(*version) };
@@ -137,11 +158,53 @@ impl Vault {
         let (version, rest) = sealed.split_first_chunk::<VERSION_LEN>().ok_or(VaultError::Refused)?;
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LEN>().ok_or(VaultError::Refused)?;
         let version = u32::from_be_bytes(*version);
-        let key = self.keys.get(&version).ok_or(VaultError::MissingKey(version))?;
+        let mut keys = self.keys();
+        if version > self.newest() {
+            // Another process seals with a key that was made since this one looked.
+            self.refresh()?;
+            keys = self.keys();
+        }
+        let key = keys.get(&version).ok_or(VaultError::MissingKey(version))?;
         let payload = Payload { msg: ciphertext, aad: &place.authenticated(version) };
         let opened = Zeroizing::new(key.cipher.decrypt(&Nonce::from(*nonce), payload).map_err(|_| VaultError::Refused)?);
         std::str::from_utf8(&opened).map(SecretString::from).map_err(|_| VaultError::Refused)
     }
+}
+
+/// The version of the key that a value was sealed with.
+pub fn sealed_version(sealed: &[u8]) -> Option<u32> {
+    sealed.split_first_chunk::<VERSION_LEN>().map(|(version, _)| u32::from_be_bytes(*version))
+}
+
+fn read_keys(directory: &Path) -> Result<Keys, VaultError> {
+    let io = |source| VaultError::Io { path: directory.to_owned(), source };
+    let mut keys = Keys::new();
+    for entry in fs::read_dir(directory).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let version = path.file_name().and_then(|name| name.to_str()?.strip_prefix(FILE_PREFIX)?.parse().ok());
+        if let Some(version) = version {
+            keys.insert(version, MasterKey::read(&path)?);
+        }
+    }
+    Ok(keys)
+}
+
+/// Under another name first, so that nobody reads half a key; never over one that is there.
+fn write_key(directory: &Path, version: u32, random: &[u8; KEY_LEN]) -> Result<PathBuf, VaultError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = directory.join(format!("{FILE_PREFIX}{version}"));
+    let draft = directory.join(format!(".{FILE_PREFIX}{version}.{}", std::process::id()));
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(random)?;
+        file.sync_all()?;
+        fs::hard_link(&draft, &path)
+    };
+    let written = write();
+    let removed = fs::remove_file(&draft);
+    let synced = || fs::File::open(directory)?.sync_all();
+    written.and(removed).and_then(|()| synced()).map_err(|source| VaultError::Io { path: path.clone(), source })?;
+    Ok(path)
 }
 
 impl MasterKey {
@@ -236,5 +299,33 @@ mod tests {
     fn a_key_is_never_replaced() {
         let (directory, _vault) = vault();
         assert!(Vault::create_key(directory.path(), &[8; KEY_LEN]).is_err());
+        assert_eq!(fs::read(directory.path().join("master.key.v1")).unwrap(), [7; KEY_LEN]);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no draft stays");
+    }
+
+    #[test]
+    fn a_newer_key_seals_once_it_is_noticed_and_the_older_still_opens() {
+        let (directory, vault) = vault();
+        let old = vault.seal(PLACE, &"hunter2".into()).unwrap();
+        assert_eq!(vault.create_next_key(&[8; KEY_LEN]).unwrap().0, 2);
+        assert_eq!(sealed_version(&vault.seal(PLACE, &"hunter2".into()).unwrap()), Some(1));
+        assert!(vault.refresh().unwrap() && !vault.refresh().unwrap());
+        let new = vault.seal(PLACE, &"hunter2".into()).unwrap();
+        assert_eq!((sealed_version(&old), sealed_version(&new)), (Some(1), Some(2)));
+        let late = Vault::open(directory.path()).unwrap();
+        for sealed in [&old, &new] {
+            assert_eq!(late.open_value(PLACE, sealed).unwrap().expose_secret(), "hunter2");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_newer_key_makes_the_vault_look_again() {
+        let (directory, vault) = vault();
+        let other = Vault::open(directory.path()).unwrap();
+        other.create_next_key(&[8; KEY_LEN]).unwrap();
+        other.refresh().unwrap();
+        let sealed = other.seal(PLACE, &"hunter2".into()).unwrap();
+        assert_eq!(vault.open_value(PLACE, &sealed).unwrap().expose_secret(), "hunter2");
+        assert_eq!(vault.newest(), 2);
     }
 }

@@ -205,6 +205,10 @@ pub trait AccountBooks {
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault>;
     /// Puts a mail to this reseller's address into the outbox.
     fn queue_mail(&mut self, mail: &Mail) -> Result<(), Fault>;
+    /// How many mails of a kind were queued for this reseller after a moment.
+    fn mails_since(&mut self, kind: &str, since: Timestamp) -> Result<u64, Fault>;
+    /// Whether the reseller wants a mail each time credentials are read.
+    fn notifies_credentials(&mut self) -> Result<bool, Fault>;
 
     /// The live (not cancelled) firewall license of a domain.
     fn license(&mut self, domain: &str) -> Result<Option<License>, Fault>;

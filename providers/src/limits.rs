@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::books::{Books, Failure, Fault, KeyRow, Lock};
+use crate::books::{Books, Failure, Fault, KeyRow, Lock, Mail};
 use crate::server::{Key, KeyLimits, LockMode, LockRule};
 
 const SECONDS_PER_DAY: i64 = 86_400;
+/// The kind of a mail about a lock, and how many of them a day.
+const LOCK_MAIL: &str = "key.locked";
+const LOCK_MAILS_PER_DAY: u64 = 4;
 /// One token, in the thousandths that a meter counts: at 60 per minute a millisecond brings back one of them.
 const TOKEN: i64 = 60_000;
 
@@ -109,8 +112,8 @@ pub fn keep_out(locks: &[Lock], peer: IpAddr) -> bool {
     locks.iter().any(|lock| lock.network.as_ref().is_none_or(|locked| *locked == network(peer)))
 }
 
-/// Counts a failed signature of a well-formed request and locks what the rule says. Returns the new lock, for the audit log and
-/// the owner's mail.
+/// Counts a failed signature of a well-formed request and locks what the rule says. Returns the new lock, for the audit log; the
+/// owner's mail is queued.
 ///
 /// Key ids are public: under the published rule any stranger locks an owner out with one bad request every two minutes. The
 /// scoped mode therefore counts, for a key with an allow-list, only allowed addresses; for others it locks the failing network,
@@ -138,7 +141,34 @@ pub fn count_failure(
     };
     let lock = Lock { network, until: now + SignedDuration::from_secs(rule.duration_s) };
     books.add_lock(key.row, &lock)?;
+    tell_owner(books, key, now, rule, &lock)?;
     Ok(Some(lock))
+}
+
+/// One mail per lock and at most 4 in any 24 hours (our choice, spec/kernelhost 2.4): whoever knows a key's id must not be able to
+/// fill its owner's mailbox.
+fn tell_owner(books: &mut dyn Books, key: &Key, now: Timestamp, rule: &LockRule, lock: &Lock) -> Result<(), Fault> {
+    let mut account = books.account(key.account);
+    if account.mails_since(LOCK_MAIL, now - SignedDuration::from_hours(24))? >= LOCK_MAILS_PER_DAY {
+        return Ok(());
+    }
+    let Lock { network, until } = lock;
+    let until = until.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let who = network.as_ref().map_or_else(|| "everybody".to_owned(), |network| format!("callers from {network}"));
+    let name = if key.label.is_empty() { key.public_id.clone() } else { format!("{} ({})", key.public_id, key.label) };
+    let body = format!(
+        "{} requests with a wrong signature came within {} minutes for your key\n\n    {name}\n\nUntil {until} it is locked for {who}.\n\n\
+         None of these requests was executed. A key's id is no secret, so they may be a stranger's. If they are yours, your\n\
+         program has the wrong secret. The lock ends by itself; the operator can end it at once.\n",
+        rule.failures,
+        rule.window_s / 60,
+    );
+    account.queue_mail(&Mail {
+        kind: LOCK_MAIL.to_owned(),
+        subject: format!("Your API key is locked until {until}"),
+        body,
+        at: now,
+    })
 }
 
 enum Locked {

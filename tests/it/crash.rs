@@ -4,10 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +14,8 @@ use provisor::audit::{Verdict, verify};
 use provisor::store::Store;
 use provisor::vault::Vault;
 use provisor_providers::money::Minor;
-use provisor_tests::http::Http;
+use provisor_tests::binary::{key, reseller, run, serve};
+use provisor_tests::daemon::Daemon;
 use provisor_tests::resellers::{KernelHostKey, unique};
 use serde_json::Value;
 
@@ -29,65 +27,6 @@ const ORDER: &[u8] = br#"{"product_id":42,"billing_cycle":"monthly"}"#;
 const LIFE_MS: u64 = 150;
 /// How long the last server may take to work off what the killed ones left.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The binary that stands beside this test's own.
-fn binary() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let binary = own.parent().unwrap().parent().unwrap().join("provisor");
-    assert!(binary.exists(), "{} is missing: run `cargo build --release -p provisor` first", binary.display());
-    binary
-}
-
-/// The binary on a data directory, in an environment of its own.
-fn provisor(data: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command
-        .env_clear()
-        .envs([("PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE", "0"), ("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "0")])
-        .env("PROVISOR_SERVER__CARDS__TIMEOUT_MS", "500");
-    command.args(["--json", "--data"]).arg(data);
-    command
-}
-
-/// What a command that ends by itself prints.
-fn run(data: &Path, arguments: &[&str]) -> Value {
-    let output = provisor(data).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// A running server, killed when it is dropped.
-struct Server {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        let mut command = provisor(data);
-        command.args(["serve", "--server", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut process = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}`"));
-        let address = listening["server"].as_str().unwrap().parse().unwrap();
-        Self { process, address }
-    }
-
-    /// SIGKILL: nothing of it runs any more when this returns.
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
 
 /// One intended order, and the answer once there was one.
 struct Intent {
@@ -104,10 +43,8 @@ struct Client {
 }
 
 impl Client {
-    fn meet(&mut self, server: SocketAddr) {
-        let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
-        self.key.base_url = format!("http://{server}{mount}");
-        self.key.http = Http::default();
+    fn meet(&mut self, server: &Daemon) {
+        self.key = self.key.at(server);
     }
 
     /// Repeats what was not answered, then orders more, until the server is gone.
@@ -155,29 +92,19 @@ fn count(data: &Path, query: &str) -> i64 {
     book.query_row(query, [], |row| row.get(0)).unwrap()
 }
 
-fn a_clients_key(data: &Path) -> KernelHostKey {
-    let reseller = ["reseller", "create", "--name", "Crash", "--email", "owner@example.com", "--credit", &CREDIT.to_string()];
-    let reseller = run(data, &reseller)["id"].to_string();
-    let create = ["key", "create", "--reseller", &reseller, "--provider", "kernelhost", "--scopes", "all"];
-    let limits = ["--per-minute", "1000000", "--burst", "1000000", "--per-day", "100000000"];
-    let made = run(data, &[&create[..], &limits].concat());
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
-    KernelHostKey { id: text("key"), secret: text("secret").into(), base_url: String::new(), http: Http::default() }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_survive_kill_9_exactly_once() {
     let rounds = if std::env::var("PROVISOR_LONG").is_ok_and(|long| long == "1") { 200 } else { 10 };
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
-    let key = a_clients_key(data);
+    let key = key(data, &reseller(data, &CREDIT.to_string()));
     let mut clients: Vec<Client> =
         (0..CLIENTS).map(|_| Client { key: key.clone(), intents: Vec::new(), lost_answers: 0 }).collect();
     let mut unanswered = 0;
     for _ in 0..rounds {
-        let server = Server::start(data);
+        let server = serve(data);
         let running = clients.into_iter().map(|mut client| {
-            client.meet(server.address);
+            client.meet(&server);
             tokio::spawn(client.order_on())
         });
         let running: Vec<_> = running.collect();
@@ -189,9 +116,9 @@ async fn orders_survive_kill_9_exactly_once() {
         }
         unanswered += clients.iter().flat_map(|client| &client.intents).filter(|intent| intent.answer.is_none()).count();
     }
-    let server = Server::start(data);
+    let server = serve(data);
     for client in &mut clients {
-        client.meet(server.address);
+        client.meet(&server);
         assert!(client.settle().await, "the last server answers everything");
     }
     compare(data, &clients).await;
@@ -253,18 +180,18 @@ async fn charges_survive_kill_9_and_no_card_pays_twice() {
     let rounds = if std::env::var("PROVISOR_LONG").is_ok_and(|long| long == "1") { 200 } else { 10 };
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
-    let key = a_clients_key(data);
+    let key = key(data, &reseller(data, &CREDIT.to_string()));
     let gone = format!("-{CREDIT}");
     run(data, &["reseller", "credit", "1", &gone]);
     run(data, &["reseller", "card", "1", "--token", "sim_success"]);
     let mut clients: Vec<Client> =
         (0..CLIENTS).map(|_| Client { key: key.clone(), intents: Vec::new(), lost_answers: 0 }).collect();
     for _ in 0..rounds {
-        let server = Server::start(data);
+        let server = serve(data);
         let running: Vec<_> = clients
             .into_iter()
             .map(|mut client| {
-                client.meet(server.address);
+                client.meet(&server);
                 tokio::spawn(async move {
                     loop {
                         let idempotency_key = format!("card-{}", unique());
@@ -286,10 +213,10 @@ async fn charges_survive_kill_9_and_no_card_pays_twice() {
         }
     }
     let left = count(data, "SELECT COUNT(*) FROM payments WHERE status = 'charging'");
-    let server = Server::start(data);
+    let server = serve(data);
     let mut placed = 0;
     for client in &mut clients {
-        client.meet(server.address);
+        client.meet(&server);
         for intent in &client.intents {
             let again = order_by_card(&client.key, &intent.idempotency_key).await.unwrap();
             assert!(intent.answer.as_ref().is_none_or(|first| *first == again), "another answer");

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
 
+mod answers;
 mod architecture;
+mod audit_log;
 mod conformance;
 mod crash;
 mod foreign_clients;
@@ -19,7 +21,13 @@ mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
 mod operator;
+mod keys;
+mod power;
 mod store;
 #[path = "store.rs"]
 mod store_on_postgres;
+mod upkeep;
+#[path = "upkeep.rs"]
+mod upkeep_on_postgres;
+mod vault;
 mod vectors;

@@ -50,6 +50,12 @@ impl Daemon {
         self.process.id()
     }
 
+    /// SIGTERM: returns once it has ended by itself.
+    pub fn stop(mut self) {
+        let told = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        assert!(told.success() && self.process.wait().unwrap().success());
+    }
+
     /// SIGKILL: nothing of it runs any more when this returns.
     pub fn kill(mut self) {
         self.process.kill().unwrap();

@@ -1,12 +1,15 @@
 //! `provisor doctor`: whether everything that is needed is in order.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use provisor_providers::books::Fault;
 use serde::Serialize;
 
 use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
-use crate::audit::{self, Verdict};
+use crate::audit::{Notes, Verdict, Verifier, files, verify_store};
+use crate::store::Store;
 
 /// Check the data directory, the book, the component and every profile
 #[derive(Args)]
@@ -57,12 +60,63 @@ fn book(home: &Home) -> Vec<Finding> {
         Ok(()) => Finding::good("book", "opens, and its pages are in order"),
         Err(Fault(why)) => Finding::bad("book", why),
     };
-    let chain = match store.read(audit::verify) {
-        Ok(Verdict::Whole { streams, rows }) => Finding::good("audit log", format!("{rows} rows in {streams} chains")),
-        Ok(Verdict::Broken { stream, seq }) => Finding::bad("audit log", format!("broken at row {seq} of stream {stream}")),
-        Err(Fault(why)) => Finding::bad("audit log", why),
+    vec![whole, settings(&store), key, master_keys(&store), chain(home, &store)]
+}
+
+fn settings(store: &Store) -> Finding {
+    let settings = block_on(async { store.transact(|books| books.settings()).await.map_err(Failure::failed) });
+    match settings {
+        Ok(settings) => {
+            let shown: Vec<String> = settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            Finding::good("store settings", shown.join(", "))
+        }
+        Err(failure) => Finding::bad("store settings", format!("{:#}", failure.error)),
+    }
+}
+
+/// How many values are under which key: those under an older one wait for `vault rotate`.
+fn master_keys(store: &Store) -> Finding {
+    let values = match store.read(|books| books.sealed_values()) {
+        Ok(values) => values,
+        Err(Fault(why)) => return Finding::bad("vault", why),
     };
-    vec![whole, key, chain]
+    let mut versions = BTreeMap::<u32, u64>::new();
+    for found in values {
+        *versions.entry(found.version).or_default() += found.values;
+    }
+    let shown: Vec<String> = versions.iter().map(|(version, values)| format!("{values} secrets under v{version}")).collect();
+    let newest = store.vault().newest();
+    let advice = if versions.keys().any(|version| *version < newest) { "; `provisor vault rotate` seals them anew" } else { "" };
+    Finding::good(
+        "vault",
+        format!(
+            "seals under v{newest}; {}{advice}",
+            if shown.is_empty() { "no secret yet".to_owned() } else { shown.join(", ") }
+        ),
+    )
+}
+
+fn chain(home: &Home, store: &Store) -> Finding {
+    let verifiers = Verifier::all(store.vault());
+    let mut notes = Notes::default();
+    let read = files(&home.directory).and_then(|files| files.iter().try_for_each(|file| notes.read_file(file, &verifiers)));
+    if let Err(error) = read {
+        return Finding::bad("audit log", format!("its checkpoints cannot be read: {error}"));
+    }
+    if !notes.refused.is_empty() {
+        let refused = notes.refused.len();
+        return Finding::bad(
+            "audit log",
+            format!("no key at hand confirms {refused} of its checkpoints; see `provisor audit verify`"),
+        );
+    }
+    match verify_store(store, &notes.checkpoints) {
+        Ok(Verdict::Whole { streams, rows }) => {
+            Finding::good("audit log", format!("{rows} rows in {streams} chains, {} signed checkpoints", notes.notes))
+        }
+        Ok(Verdict::Broken(bad)) => Finding::bad("audit log", bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        Err(Fault(why)) => Finding::bad("audit log", why),
+    }
 }
 
 /// What leaves this machine in resellers' name.

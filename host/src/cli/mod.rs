@@ -1,5 +1,6 @@
 //! The command line: one file per command, one printer, one meaning per exit code.
 
+mod audit;
 mod book;
 mod call;
 mod completions;
@@ -18,6 +19,7 @@ mod reseller;
 mod sandbox;
 mod serve;
 mod service;
+mod vault;
 mod webhook;
 mod wire;
 
@@ -95,6 +97,8 @@ enum Command {
     Order(order::Order),
     Service(service::Service),
     Invoice(invoice::Invoice),
+    Audit(audit::Audit),
+    Vault(vault::Vault),
     Webhook(webhook::Webhook),
     Mail(mail::Mail),
     Plugin(plugin::Plugin),
@@ -183,6 +187,8 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Demo(command) => demo::run(&command, &context),
             Command::Call(command) => call::run(command, &context),
             Command::Plugin(command) => plugin::run(command, &context),
+            Command::Audit(command) => audit::run(command, &context),
+            Command::Vault(command) => vault::run(&command, &context),
             Command::Doctor(command) => doctor::run(&command, &context),
             Command::Serve(command) => serve::run(&command, &context),
             Command::Reseller(command) => reseller::run(command, &context),

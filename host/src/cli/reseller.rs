@@ -81,8 +81,22 @@ sim_expired and sim_3ds (which wants its owner's consent) are refused, as is eve
         /// The reseller's number
         id: i64,
     },
+    /// Change what a reseller wants
+    Set {
+        /// The reseller's number
+        id: i64,
+        /// Send a mail to the reseller each time a service's credentials are read
+        #[arg(long, value_name = "ON|OFF")]
+        notify_credentials: Switch,
+    },
     /// List the resellers
     List,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 pub(super) fn run(command: Reseller, context: &Context) -> Result<Exit, Failure> {
@@ -95,6 +109,7 @@ pub(super) fn run(command: Reseller, context: &Context) -> Result<Exit, Failure>
         }
         Command::Suspend { id } => close(context, AccountId(id), true),
         Command::Unsuspend { id } => close(context, AccountId(id), false),
+        Command::Set { id, notify_credentials } => set(context, AccountId(id), matches!(notify_credentials, Switch::On)),
         Command::List => list(context),
     }
 }
@@ -146,6 +161,28 @@ fn changed(context: &Context, is_known: bool, now: &Changed, people: impl FnOnce
         return Err(Failure::usage(anyhow!("there is no reseller {}; `provisor reseller list` shows them", now.id)));
     }
     context.output.record(now, people)?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Wishes {
+    id: i64,
+    notify_credentials: bool,
+}
+
+fn set(context: &Context, id: AccountId, notify_credentials: bool) -> Result<Exit, Failure> {
+    let store = context.book()?;
+    let is_known = block_on(async move {
+        let since = notify_credentials.then(|| System.now());
+        store.transact(move |books| books.notify_credentials(id, since)).await.map_err(Failure::failed)
+    })?;
+    if !is_known {
+        return Err(Failure::usage(anyhow!("there is no reseller {}; `provisor reseller list` shows them", id.0)));
+    }
+    context.output.record(&Wishes { id: id.0, notify_credentials }, |wishes| {
+        let word = if wishes.notify_credentials { "a mail" } else { "no mail" };
+        format!("reseller {} gets {word} when credentials are read", wishes.id)
+    })?;
     Ok(Exit::Done)
 }
 

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
+use crate::audit;
 use crate::clock::System;
 use crate::config::{self, CardGateway, Environment};
 use crate::server::{Gateway, MailOptions, MailWay, Options, Smtp, SmtpTls, start};
@@ -83,6 +84,7 @@ fn options(home: &Home, environment: &Environment) -> Result<Options, Failure> {
         gateway_timeout: Duration::from_millis(u64::from(server.cards.timeout_ms)),
         rules: config.rules(),
         mail: Some(MailOptions { from: config.mail.from.0.clone(), way }),
+        checkpoints: Some(home.directory.join(audit::FOLDER).join(format!("{}.notes", host_name()))),
         ..Options::default()
     })
 }
@@ -106,6 +108,14 @@ fn warn_of_targets(options: &Options) {
         let targets = targets.join(", ");
         tracing::warn!(targets, "webhooks.allow_targets is set, for development only: webhooks may reach these privately");
     }
+}
+
+/// Hosts that share a folder write a file each.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String =
+        name.trim().chars().filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_')).collect();
+    if name.is_empty() { "host".to_owned() } else { name }
 }
 
 /// Waits for SIGTERM or SIGINT.

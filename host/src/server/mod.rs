@@ -5,9 +5,11 @@
 mod addresses;
 mod between;
 mod cards;
+mod checkpoints;
 mod errands;
 mod keys;
 mod mail;
+mod probes;
 mod schedule;
 mod visit;
 mod webhooks;
@@ -15,6 +17,7 @@ mod webhooks;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ use tokio::task::JoinHandle;
 
 use self::addresses::Addresses;
 use self::cards::{CardGateway, NoGateway, Simulated};
+use self::checkpoints::Checkpoints;
 use self::keys::KeyCache;
 pub use self::mail::{MailOptions, MailWay, Smtp, SmtpTls};
 use self::webhooks::Postman;
@@ -66,6 +70,8 @@ pub struct Options {
     pub gateway_timeout: Duration,
     /// What the providers' servers go by.
     pub rules: Rules,
+    /// The file to which signed checkpoints of the audit log are appended; none without one.
+    pub checkpoints: Option<PathBuf>,
     /// Who resolves the names of webhooks' hosts.
     pub resolver: Arc<dyn Resolve>,
     /// Certificate authorities of webhooks' hosts besides the public ones.
@@ -94,6 +100,7 @@ impl Default for Options {
             resolver: Arc::new(SystemResolver),
             extra_roots: Vec::new(),
             mail: None,
+            checkpoints: None,
         }
     }
 }
@@ -101,6 +108,7 @@ impl Default for Options {
 /// A server that runs until it is stopped.
 pub struct Running {
     address: SocketAddr,
+    state: Arc<State>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -118,6 +126,7 @@ impl Running {
         for task in self.tasks {
             let _ended = task.await;
         }
+        checkpoints::write(&self.state).await;
     }
 }
 
@@ -128,6 +137,8 @@ pub(crate) struct State {
     addresses: Addresses,
     keys: KeyCache,
     admissions: Semaphore,
+    checkpoints: Checkpoints,
+    checked: probes::Checked,
     gateway: Box<dyn CardGateway>,
     errands: Arc<Semaphore>,
 }
@@ -155,6 +166,8 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         store,
         clock,
         addresses: Addresses::new(options.per_ip_per_minute),
+        checkpoints: Checkpoints::new(options.checkpoints.clone()),
+        checked: probes::Checked::default(),
         options,
         keys: KeyCache::new(),
         admissions: Semaphore::new(ADMISSIONS),
@@ -163,12 +176,16 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
     let mut tasks = vec![
         tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())),
         tokio::spawn(schedule::run(Arc::clone(&state), stopped.clone())),
+        tokio::spawn(checkpoints::run(Arc::clone(&state), stopped.clone())),
         tokio::spawn(webhooks::run(Arc::clone(&state), postman, stopped.clone())),
     ];
     if let Some(post_office) = post_office {
-        tasks.push(tokio::spawn(mail::run(state, post_office, stopped)));
+        tasks.push(tokio::spawn(mail::run(Arc::clone(&state), post_office, stopped)));
     }
-    Ok(Running { address, stop, tasks })
+    let checking = Arc::clone(&state);
+    // A thread of its own, for which nobody waits: a server that is stopped does not care any more.
+    std::thread::Builder::new().name("quick-check".to_owned()).spawn(move || probes::check(&checking))?;
+    Ok(Running { address, state, stop, tasks })
 }
 
 async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {

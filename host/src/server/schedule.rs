@@ -36,6 +36,7 @@ pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();
             sweep(&state).await;
+            look_for_keys(&state).await;
         }
         if summed.elapsed() >= SUMMARY {
             summed = Instant::now();
@@ -66,6 +67,15 @@ async fn sweep(state: &State) {
         Ok(0) => {}
         Ok(swept) => tracing::debug!(swept, "expired records removed"),
         Err(error) => tracing::warn!(%error, "expired records stay until the next sweep"),
+    }
+}
+
+/// The operator may have made a new master key, or put a missing one back.
+async fn look_for_keys(state: &State) {
+    match state.store.refresh_keys().await {
+        Ok(false) => {}
+        Ok(true) => tracing::info!(sealed = state.store.is_sealed(), "the master keys changed"),
+        Err(error) => tracing::error!(%error, "the master keys could not be looked at"),
     }
 }
 

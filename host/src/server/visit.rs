@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use provisor_providers::message::{Headers, Request, Response};
 use provisor_providers::server::{Admission, Server as Api, Step, TurnedAway, Visit, Work};
 
 use super::keys::RequestKeys;
-use super::{State, addresses, between, mounted};
+use super::{State, addresses, between, mounted, probes};
 use crate::store::{Store, StoreError};
 use crate::telemetry::request_id;
 
@@ -24,17 +24,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const TRANSACTIONS_MAX: usize = 256;
 
 pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, socket: IpAddr) -> HttpResponse<Full<Bytes>> {
-    let path = request.uri().path();
-    match path {
-        "/healthz" => return plain(StatusCode::OK, "ok\n"),
-        "/readyz" => return ready(state),
-        _ => {}
-    }
-    let Some((api, prefix)) = mounted(path) else { return plain(StatusCode::NOT_FOUND, "no API is served at this path\n") };
-    let received = Instant::now();
     let request_id = request_id(&*state.clock);
+    let Some((api, prefix)) = mounted(request.uri().path()) else { return probes::answer(state, &request, &request_id) };
+    let received = Instant::now();
     let peer = addresses::peer(socket, request.headers(), &state.options.trusted_proxies);
     let served = serve(state, api, prefix, request, peer, &request_id).await;
+    state.checkpoints.count();
     let (response, floor) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), Duration::ZERO));
     tokio::time::sleep_until((received + floor).into()).await;
     tracing::debug!(request_id, status = response.status, elapsed = ?received.elapsed(), "answered");
@@ -161,25 +156,4 @@ fn to_http(response: Response) -> HttpResponse<Full<Bytes>> {
         }
     }
     http
-}
-
-/// Ready means: a request could be answered now. A sealed book could not.
-fn ready(state: &State) -> HttpResponse<Full<Bytes>> {
-    if state.store.is_sealed() {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "sealed: the master key of this book is missing\n");
-    }
-    match state.store.read(|books| books.chain_heads().map(drop)) {
-        Ok(()) => plain(StatusCode::OK, "ready\n"),
-        Err(error) => {
-            tracing::error!(%error, "not ready");
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
-        }
-    }
-}
-
-fn plain(status: StatusCode, text: &'static str) -> HttpResponse<Full<Bytes>> {
-    let mut response = HttpResponse::new(Full::new(Bytes::from_static(text.as_bytes())));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }

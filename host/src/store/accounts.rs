@@ -64,7 +64,18 @@ pub(super) fn note(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Entry
     Ok(())
 }
 
+pub(super) fn notifies_credentials(sql: &mut dyn Sql, account: i64) -> Result<bool, Fault> {
+    let row = sql.first("SELECT notify_credentials_at FROM accounts WHERE id = $1", &[account.into()])?;
+    row.map_or(Ok(false), |row| Ok(row.opt_int(0)?.is_some()))
+}
+
 impl Transaction<'_> {
+    /// Whether a reseller gets a mail each time credentials are read. False if there is no such reseller.
+    pub fn notify_credentials(&mut self, account: AccountId, since: Option<Timestamp>) -> Result<bool, Fault> {
+        let update = "UPDATE accounts SET notify_credentials_at = $1 WHERE id = $2";
+        Ok(self.sql.execute(update, &[since.into(), account.0.into()])? == 1)
+    }
+
     /// A new reseller without credit.
     pub fn create_account(&mut self, name: &str, email: &str, currency: &str, now: Timestamp) -> Result<AccountId, Fault> {
         let id = self.sql.insert(

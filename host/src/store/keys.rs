@@ -193,11 +193,42 @@ pub struct KeySummary {
     pub allowed: Vec<String>,
     /// Since when.
     pub created_at: Timestamp,
+    /// How often it may be used.
+    pub limits: KeyLimits,
+    /// Until when, if ever.
+    pub expires_at: Option<Timestamp>,
     /// When it was last used with success.
     pub last_used_at: Option<Timestamp>,
     /// Whether it is revoked.
     pub revoked: bool,
+    /// Who is locked out, and until when. Locks whose time is over may still be among them.
+    pub locks: Vec<Lock>,
 }
+
+/// What is to be changed about a key; `None` leaves it as it is.
+#[derive(Debug, Clone, Default)]
+pub struct KeyChange {
+    /// The owner's name for it.
+    pub label: Option<String>,
+    /// What it may do.
+    pub scopes: Option<Vec<String>>,
+    /// Where it may be used from; empty for everywhere.
+    pub allowed: Option<Vec<ipnet::IpNet>>,
+    /// Addresses under which it is found, for APIs that name no key.
+    pub addresses: Option<Vec<IpAddr>>,
+    /// Tokens that come back per minute.
+    pub per_minute: Option<u32>,
+    /// How many may be spent at once.
+    pub burst: Option<u32>,
+    /// Requests per UTC day.
+    pub per_day: Option<u32>,
+    /// Until when; `Some(None)` for ever.
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
+const SUMMARY: &str = "SELECT k.account_id, k.provider, k.public_id, k.label, k.scopes, k.allowed, k.created_at, m.last_used_at, \
+                       k.revoked_at, (SELECT MIN(address) FROM key_addresses a WHERE a.key_id = k.id), k.per_minute, k.burst, \
+                       k.per_day, k.expires_at, k.id FROM api_keys k LEFT JOIN meters m ON m.key_id = k.id";
 
 const KEY_COLUMNS: &str = "id, account_id, public_id, label, sealed_secret, scopes, allowed, per_minute, burst, per_day, version, \
                            created_at, expires_at, revoked_at";
@@ -226,13 +257,63 @@ impl Transaction<'_> {
                 key.expires_at.into(),
             ],
         )?;
-        for address in &key.addresses {
+        self.bind(&key.provider, id, &key.addresses)?;
+        Ok(KeyRow(id))
+    }
+
+    fn bind(&mut self, provider: &str, key: i64, addresses: &[IpAddr]) -> Result<(), Fault> {
+        for address in addresses {
             self.sql.execute(
                 "INSERT INTO key_addresses (provider, address, key_id) VALUES ($1, $2, $3)",
-                &[(&key.provider).into(), (&address.to_canonical().to_string()).into(), id.into()],
+                &[provider.into(), (&address.to_canonical().to_string()).into(), key.into()],
             )?;
         }
-        Ok(KeyRow(id))
+        Ok(())
+    }
+
+    /// Changes what a key may do. It counts from this commit on, in every process: the key's version is another. False if there is no
+    /// such key in use.
+    pub fn change_key(&mut self, provider: &str, public_id: &str, change: &KeyChange) -> Result<bool, Fault> {
+        let query = "SELECT id, label, scopes, allowed, per_minute, burst, per_day, expires_at FROM api_keys
+                     WHERE provider = $1 AND public_id = $2 AND revoked_at IS NULL";
+        let Some(row) = self.sql.first(query, &[provider.into(), public_id.into()])? else { return Ok(false) };
+        let id = row.int(0)?;
+        let label = change.label.clone().map_or_else(|| row.text(1), Ok)?;
+        let scopes = change.scopes.as_ref().map_or_else(|| row.text(2), |scopes| Ok(scopes.join(" ")))?;
+        let allowed = change.allowed.as_ref().map_or_else(|| row.text(3), |nets| Ok(join(nets)))?;
+        let number = |new: Option<u32>, column| new.map_or_else(|| row.int(column), |new| Ok(new.into()));
+        let expires_at = change.expires_at.map_or_else(|| row.opt_time(7), Ok)?;
+        self.sql.execute(
+            "UPDATE api_keys SET label = $1, scopes = $2, allowed = $3, per_minute = $4, burst = $5, per_day = $6, expires_at = $7,
+                                 version = version + 1
+             WHERE id = $8",
+            &[
+                (&label).into(),
+                (&scopes).into(),
+                (&allowed).into(),
+                number(change.per_minute, 4)?.into(),
+                number(change.burst, 5)?.into(),
+                number(change.per_day, 6)?.into(),
+                expires_at.into(),
+                id.into(),
+            ],
+        )?;
+        if let Some(addresses) = &change.addresses {
+            self.sql.execute("DELETE FROM key_addresses WHERE key_id = $1", &[id.into()])?;
+            self.bind(provider, id, addresses)?;
+        }
+        Ok(true)
+    }
+
+    /// Ends every lock of a key, and forgets the failures that would bring the next. How many locks there were.
+    pub fn unlock_key(&mut self, provider: &str, public_id: &str, now: Timestamp) -> Result<usize, Fault> {
+        let query = "SELECT id FROM api_keys WHERE provider = $1 AND public_id = $2";
+        let Some(row) = self.sql.first(query, &[provider.into(), public_id.into()])? else { return Ok(0) };
+        let key = KeyRow(row.int(0)?);
+        let locks = locks(self.sql, key, now)?.len();
+        self.sql.execute("DELETE FROM locks WHERE key_id = $1", &[key.0.into()])?;
+        self.sql.execute("DELETE FROM failures WHERE key_id = $1", &[key.0.into()])?;
+        Ok(locks)
     }
 
     /// Replaces a key's secret: the old one counts no more from this commit on. False if there is no such key in use.
@@ -263,27 +344,34 @@ impl Transaction<'_> {
 
     /// All keys, or one reseller's, oldest first.
     pub fn keys(&mut self, account: Option<AccountId>) -> Result<Vec<KeySummary>, Fault> {
-        let rows = self.sql.query(
-            "SELECT k.account_id, k.provider, k.public_id, k.label, k.scopes, k.allowed, k.created_at, m.last_used_at, k.revoked_at,
-                    (SELECT MIN(address) FROM key_addresses a WHERE a.key_id = k.id)
-             FROM api_keys k LEFT JOIN meters m ON m.key_id = k.id WHERE $1 IS NULL OR k.account_id = $1 ORDER BY k.id",
-            &[account.map(|account| account.0).into()],
-        )?;
-        rows.iter()
-            .map(|row| {
-                Ok(KeySummary {
-                    account: AccountId(row.int(0)?),
-                    provider: row.text(1)?,
-                    public_id: row.text(2)?,
-                    label: row.text(3)?,
-                    scopes: split(&row.text(4)?),
-                    allowed: split(&row.text(5)?).into_iter().chain(row.opt_text(9)?).collect(),
-                    created_at: row.time(6)?,
-                    last_used_at: row.opt_time(7)?,
-                    revoked: row.opt_int(8)?.is_some(),
-                })
-            })
-            .collect()
+        let rows = match account {
+            None => self.sql.query(&format!("{SUMMARY} ORDER BY k.id"), &[])?,
+            Some(AccountId(id)) => self.sql.query(&format!("{SUMMARY} WHERE k.account_id = $1 ORDER BY k.id"), &[id.into()])?,
+        };
+        rows.iter().map(|row| self.summary(row)).collect()
+    }
+
+    /// A key as it is listed, by its public id: those of different APIs look different.
+    pub fn key(&mut self, public_id: &str) -> Result<Option<KeySummary>, Fault> {
+        let row = self.sql.first(&format!("{SUMMARY} WHERE k.public_id = $1 ORDER BY k.id"), &[public_id.into()])?;
+        row.map(|row| self.summary(&row)).transpose()
+    }
+
+    fn summary(&mut self, row: &Row) -> Result<KeySummary, Fault> {
+        Ok(KeySummary {
+            account: AccountId(row.int(0)?),
+            provider: row.text(1)?,
+            public_id: row.text(2)?,
+            label: row.text(3)?,
+            scopes: split(&row.text(4)?),
+            allowed: split(&row.text(5)?).into_iter().chain(row.opt_text(9)?).collect(),
+            created_at: row.time(6)?,
+            limits: KeyLimits { per_minute: row.number(10)?, burst: row.number(11)?, per_day: row.number(12)? },
+            expires_at: row.opt_time(13)?,
+            last_used_at: row.opt_time(7)?,
+            revoked: row.opt_int(8)?.is_some(),
+            locks: locks(self.sql, KeyRow(row.int(14)?), Timestamp::UNIX_EPOCH)?,
+        })
     }
 
     /// A key by its public id, opened.

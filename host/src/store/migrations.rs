@@ -9,6 +9,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("migrations/0001_books.sql")),
     (2, include_str!("migrations/0002_outboxes.sql")),
     (4, include_str!("migrations/0004_billing.sql")),
+    (5, include_str!("migrations/0005_audit.sql")),
     (6, include_str!("migrations/0006_use.sql")),
 ];
 

@@ -12,10 +12,12 @@ mod licenses;
 mod mails;
 mod master_keys;
 mod migrations;
+mod mounts;
 mod orders;
 mod outbox;
 mod payments;
 mod postgres;
+mod sealed;
 mod services;
 mod sql;
 mod sqlite;
@@ -24,6 +26,7 @@ mod upkeep;
 mod webhooks;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use provisor_providers::books::Fault;
@@ -32,12 +35,15 @@ use secrecy::SecretString;
 use tokio::sync::oneshot;
 
 pub use self::audit_log::StoredAuditRow;
+pub(crate) use self::audit_log::{AUDIT_BLOCK, AuditRows, RawAuditRow};
 pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::deliveries::{Attempt, Claim, Claimed, Delivery, DeliverySummary, Failing, Then};
 use self::job::Asked;
-pub use self::keys::{KeySummary, NewKey};
+pub use self::keys::{KeyChange, KeySummary, NewKey};
 pub use self::mails::{MailSummary, QueuedMail, Sent};
 use self::postgres::Pool;
+pub use self::sealed::{Resealed, SealedValues};
+pub(crate) use self::sql::Value;
 use self::sqlite::{Sqlite, Writer};
 pub use self::transaction::Transaction;
 pub use self::webhooks::WebhookSummary;
@@ -54,7 +60,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     engine: Engine,
     vault: Arc<Vault>,
-    sealed: bool,
+    sealed: AtomicBool,
 }
 
 enum Engine {
@@ -86,13 +92,13 @@ impl Store {
         let sealed = sqlite::alone(&connection, |sql| prepare(sql, &vault))?;
         let writer = Writer::start(connection).map_err(|error| Fault(format!("cannot start the writer: {error}")))?;
         let engine = Engine::Sqlite { writer, readers: Mutex::default(), path: path.to_owned() };
-        Ok(Self(Arc::new(Inner { engine, vault, sealed })))
+        Ok(Self(Arc::new(Inner { engine, vault, sealed: AtomicBool::new(sealed) })))
     }
 
     /// Opens the book in a PostgreSQL database, which other hosts may have open too. Otherwise as [`Store::open_sqlite`].
     pub fn open_postgres(url: &PostgresUrl, password: Option<&SecretString>, vault: Arc<Vault>) -> Result<Self, Fault> {
         let (pool, sealed) = Pool::open(url, password, |sql| prepare(sql, &vault))?;
-        Ok(Self(Arc::new(Inner { engine: Engine::Postgres(pool), vault, sealed })))
+        Ok(Self(Arc::new(Inner { engine: Engine::Postgres(pool), vault, sealed: AtomicBool::new(sealed) })))
     }
 
     /// Runs work in a transaction and returns once it has committed. Work that fails or panics takes back its own writes alone.
@@ -131,9 +137,24 @@ impl Store {
         result
     }
 
+    /// What seals the book's secrets.
+    pub fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
     /// Whether the book holds sealed values whose master key is not at hand.
     pub fn is_sealed(&self) -> bool {
-        self.0.sealed
+        self.0.sealed.load(Ordering::Relaxed)
+    }
+
+    /// Looks for master keys that came or went since; whether any did. A book whose key is back is no longer sealed.
+    pub async fn refresh_keys(&self) -> Result<bool, StoreError> {
+        let is_changed = self.0.vault.refresh().map_err(|error| Fault(error.to_string()))?;
+        if is_changed {
+            let are_known = self.transact(|books| books.know_master_keys()).await?;
+            self.0.sealed.store(!are_known, Ordering::Relaxed);
+        }
+        Ok(is_changed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is to be told to resellers, written in the transaction of what it tells of.
 
+use jiff::Timestamp;
 use provisor_providers::books::{Fault, Mail, NewEvent};
 
 use super::sql::Sql;
@@ -22,4 +23,12 @@ pub(super) fn queue_mail(sql: &mut dyn Sql, account: i64, mail: &Mail) -> Result
         &[account.into(), (&mail.kind).into(), (&mail.subject).into(), (&mail.body).into(), mail.at.into()],
     )?;
     Ok(())
+}
+
+pub(super) fn mails_since(sql: &mut dyn Sql, account: i64, kind: &str, since: Timestamp) -> Result<u64, Fault> {
+    let row = sql.first(
+        "SELECT COUNT(*) FROM mails WHERE account_id = $1 AND kind = $2 AND created_at > $3",
+        &[account.into(), kind.into(), since.into()],
+    )?;
+    row.map_or(Ok(0), |row| row.number(0))
 }

@@ -10,6 +10,13 @@ pub(crate) trait Sql {
     fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<usize, Fault>;
     /// Runs a query, or a statement with RETURNING.
     fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Fault>;
+    /// Runs a query and hands on each row as it comes, borrowed. An engine that cannot stream reads them all first.
+    fn scan(&mut self, sql: &str, values: &[Value<'_>], each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
+        for row in self.query(sql, values)? {
+            each(&row.0.iter().map(Value::from).collect::<Vec<_>>());
+        }
+        Ok(())
+    }
     /// Runs statements without parameters.
     fn batch(&mut self, sql: &str) -> Result<(), Fault>;
     /// Marks a point to which an attempt can be undone. Marks nest.
@@ -114,6 +121,17 @@ impl<'a> From<&'a String> for Value<'a> {
 impl<'a> From<&'a [u8]> for Value<'a> {
     fn from(value: &'a [u8]) -> Self {
         Self::Bytes(value)
+    }
+}
+
+impl<'a> From<&'a Cell> for Value<'a> {
+    fn from(cell: &'a Cell) -> Self {
+        match cell {
+            Cell::Null => Self::Null,
+            Cell::Int(value) => Self::Int(*value),
+            Cell::Text(value) => Self::Text(value),
+            Cell::Bytes(value) => Self::Bytes(value),
+        }
     }
 }
 

@@ -19,12 +19,15 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 
 use super::StoreError;
 use super::job::Job;
+use super::mounts;
 use super::sql::{Cell, Dialect, Row, Sql, Value};
 
 /// How many jobs may wait. At the slowest disk worth serving from that is a second's work; more would only answer later.
 const QUEUE: usize = 1024;
 /// How many jobs share a commit at most, so that the first does not wait for the last too long.
 const GROUP: usize = 256;
+/// The widest row that is scanned.
+const SCANNED_MAX: usize = 16;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The thread that writes. Dropping it ends it, after what is queued.
@@ -162,6 +165,23 @@ impl Sql for Sqlite<'_> {
         rows.and_then(Iterator::collect).map_err(|error| fault(&error))
     }
 
+    fn scan(&mut self, sql: &str, values: &[Value<'_>], each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| fault(&error))?;
+        let columns = statement.column_count();
+        if columns > SCANNED_MAX {
+            return Err(Fault(format!("a scan of {columns} columns; {SCANNED_MAX} are the most")));
+        }
+        let mut rows = statement.query(rusqlite::params_from_iter(values)).map_err(|error| fault(&error))?;
+        while let Some(row) = rows.next().map_err(|error| fault(&error))? {
+            let mut cells = [Value::Null; SCANNED_MAX];
+            for (column, cell) in cells.iter_mut().enumerate().take(columns) {
+                *cell = borrowed(row.get_ref(column).map_err(|error| fault(&error))?);
+            }
+            each(&cells[..columns]);
+        }
+        Ok(())
+    }
+
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.connection.execute_batch(sql).map_err(|error| fault(&error))
     }
@@ -214,6 +234,17 @@ fn cell(value: ValueRef<'_>) -> Cell {
     }
 }
 
+/// What a scan sees. A text that is none and a float are of a kind that no column has, so that whoever reads them refuses them.
+fn borrowed(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => Value::Int(value),
+        ValueRef::Text(value) => std::str::from_utf8(value).map_or(Value::Bytes(value), Value::Text),
+        ValueRef::Blob(value) => Value::Bytes(value),
+        ValueRef::Real(_) => Value::Bytes(&[]),
+    }
+}
+
 /// SQLite's own words: they name tables and columns, never values.
 pub(crate) fn fault(error: &rusqlite::Error) -> Fault {
     Fault(error.to_string())
@@ -221,6 +252,11 @@ pub(crate) fn fault(error: &rusqlite::Error) -> Fault {
 
 /// Opens a book for writing, making the file if it is absent.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
+    if let Some(kind) = mounts::network(path) {
+        return Err(Fault(format!(
+            "the book would be on a network file system ({kind}), where a power cut or a second host destroys it"
+        )));
+    }
     let connection = Connection::open(path).map_err(|error| fault(&error))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| fault(&error))?;
     connection.set_prepared_statement_cache_capacity(128);
@@ -236,6 +272,9 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
         ("foreign_keys", "ON"),
         ("cell_size_check", "ON"),
         ("journal_size_limit", "67108864"),
+        // More pages would mean longer pauses while they are written back.
+        ("wal_autocheckpoint", "1000"),
+        ("mmap_size", "0"),
         // What a savepoint may have to take back stays in memory, and 32 MiB of pages do.
         ("temp_store", "MEMORY"),
         ("cache_size", "-32768"),

@@ -316,6 +316,14 @@ impl AccountBooks for Tenant<'_> {
         outbox::queue_mail(self.sql, self.id, mail)
     }
 
+    fn mails_since(&mut self, kind: &str, since: Timestamp) -> Result<u64, Fault> {
+        outbox::mails_since(self.sql, self.id, kind, since)
+    }
+
+    fn notifies_credentials(&mut self) -> Result<bool, Fault> {
+        accounts::notifies_credentials(self.sql, self.id)
+    }
+
     fn license(&mut self, domain: &str) -> Result<Option<License>, Fault> {
         licenses::find(self.sql, self.id, domain)
     }

@@ -14,6 +14,11 @@ const FAILURES_KEPT: SignedDuration = SignedDuration::from_hours(24);
 const TOLD_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 const UNTOLD_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 
+const POSTGRES_SETTINGS: &[&str] = &["server_version", "fsync", "synchronous_commit", "full_page_writes"];
+/// 2 is FULL.
+const SQLITE_SETTINGS: &[&str] =
+    &["journal_mode", "synchronous", "wal_autocheckpoint", "foreign_keys", "cell_size_check", "busy_timeout", "mmap_size"];
+
 impl Transaction<'_> {
     /// Removes a batch of expired nonces, idempotency records, locks, failures, and of old deliveries and mails; how many rows went.
     pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<usize, Fault> {
@@ -39,6 +44,22 @@ impl Transaction<'_> {
             swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
         }
         Ok(swept)
+    }
+
+    /// The settings that a book's safety rests on, by name, as they are in force where it is written.
+    pub fn settings(&mut self) -> Result<Vec<(&'static str, String)>, Fault> {
+        let (ask, names) = match self.sql.dialect() {
+            Dialect::Sqlite => ("PRAGMA", SQLITE_SETTINGS),
+            Dialect::Postgres => ("SHOW", POSTGRES_SETTINGS),
+        };
+        let mut settings = Vec::new();
+        for name in names {
+            let row = self.sql.first(&format!("{ask} {name}"), &[])?;
+            let value =
+                row.as_ref().map_or(Ok(String::new()), |row| row.text(0).or_else(|_| row.int(0).map(|value| value.to_string())));
+            settings.push((*name, value?));
+        }
+        Ok(settings)
     }
 
     /// Whether the book's pages are in order, in SQLite's own words if not. PostgreSQL sees to its own pages.

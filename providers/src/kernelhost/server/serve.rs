@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::problem::{self, Halt, Handled, Refusal};
 use super::routes::{self, Route};
 use super::{Call, account, body, catalog, finish, invoices, orders, payments, services, webhooks};
-use crate::books::{Attempted, AuditRow, Books, Fault, IdempotencyScope, Keep, Lock, Recorded};
+use crate::books::{Attempted, AuditRow, Books, Fault, IdempotencyScope, Keep, Lock, Mail, Recorded};
 use crate::kernelhost::guard::{Admitted, Reason, Refused};
 use crate::kernelhost::wire::{self, header};
 use crate::limits::{self, Meter, Reading};
@@ -162,8 +162,25 @@ fn execute(call: &Call<'_>, books: &mut dyn Books) -> Result<Executed, Fault> {
         let by = By { key: Some(call.key), key_id: Some(&call.key.public_id) };
         let detail = Some(format!("service {service}"));
         books.audit(&AuditRow { detail, ..row(call.visit, by, 200, "credentials.read") })?;
+        tell_owner(call, service, books)?;
     }
     Ok(Executed::Answer(response))
+}
+
+/// Whoever asked for it is told each time credentials are read (spec 9).
+fn tell_owner(call: &Call<'_>, service: i64, books: &mut dyn Books) -> Result<(), Fault> {
+    let mut account = books.account(call.key.account);
+    if !account.notifies_credentials()? {
+        return Ok(());
+    }
+    let (at, peer, key) = (call.now().strftime("%Y-%m-%d %H:%M:%S UTC"), call.visit.peer, &call.key.public_id);
+    let body = format!(
+        "The credentials of service {service} were read at {at}\nfrom {peer} with the key {key}.\n\nIf that was not you, have the key \
+         rotated and the service's password changed.\n\nRequest id: {}\n",
+        call.visit.request_id
+    );
+    let subject = format!("Credentials of service {service} were read");
+    account.queue_mail(&Mail { kind: "credentials.read".to_owned(), subject, body, at: call.now() })
 }
 
 /// The endpoint that the request names, if its key may use it.

@@ -1,0 +1,408 @@
+//! Walks every chain from its first row to its head, and past every checkpoint.
+//!
+//! The rows are swept in the order in which the table has them, which is what a disk and a cache like best: on two threads, each of
+//! which takes every other block of a stream. A row's own hash shows whether it follows from the row before, so what the two saw is
+//! joined at the blocks' borders. A stream in which anything is amiss is then walked once more in the order of its sequence, to name
+//! the first bad row.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use provisor_providers::books::Fault;
+
+use super::chain::{Encoded, GENESIS};
+use super::checkpoint::Checkpoint;
+use crate::store::{AUDIT_BLOCK as BLOCK, AuditRows as Rows, RawAuditRow, Store, Transaction, Value};
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every row follows from the one before.
+    Whole {
+        /// How many streams.
+        streams: u64,
+        /// How many rows.
+        rows: u64,
+    },
+    /// The first bad row of each stream that has one, by stream.
+    Broken(Vec<BadRow>),
+}
+
+/// The first row of a stream that is not as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadRow {
+    /// The stream: an account's id, or 0.
+    pub stream: i64,
+    /// The sequence number at which the wrong row, or none, stands.
+    pub seq: i64,
+    /// What is wrong with it.
+    pub what: What,
+}
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Its hash is not that of its columns and the row before.
+    Changed,
+    /// A column holds a value of the wrong kind.
+    Malformed,
+    /// It is not there.
+    Missing,
+    /// It stands where no row can stand: a second time, or among those that were archived.
+    Unexpected,
+    /// It stands behind the chain's head.
+    PastHead,
+    /// The chain's head names another hash.
+    HeadDiffers,
+    /// A signed checkpoint saw other rows: one of those from here to `until` was written anew.
+    Rewritten {
+        /// The row at which the checkpoint was made.
+        until: i64,
+    },
+    /// Rows that belong to no stream, which is always 0 then.
+    Stray,
+}
+
+impl What {
+    /// One word, for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Malformed => "malformed",
+            Self::Missing => "missing",
+            Self::Unexpected => "unexpected",
+            Self::PastHead => "past_head",
+            Self::HeadDiffers => "head_differs",
+            Self::Rewritten { .. } => "rewritten",
+            Self::Stray => "stray",
+        }
+    }
+}
+
+impl fmt::Display for BadRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, seq, what } = self;
+        match what {
+            What::Changed => write!(f, "stream {stream}: row {seq} was changed"),
+            What::Malformed => write!(f, "stream {stream}: row {seq} was changed: a column holds a value of the wrong kind"),
+            What::Missing => write!(f, "stream {stream}: row {seq} is missing"),
+            What::Unexpected => write!(f, "stream {stream}: row {seq} stands where none belongs"),
+            What::PastHead => write!(f, "stream {stream}: row {seq} stands behind the chain's head"),
+            What::HeadDiffers => write!(f, "stream {stream}: row {seq} is not the one that the chain's head names"),
+            What::Rewritten { until } if until == seq => {
+                write!(f, "stream {stream}: row {seq} was rewritten after it was signed")
+            }
+            What::Rewritten { until } => {
+                write!(f, "stream {stream}: a row from {seq} to {until} was rewritten after row {until} was signed")
+            }
+            What::Stray => f.write_str("there are rows without a stream or a sequence number"),
+        }
+    }
+}
+
+/// Walks every chain from its first row to its head, on this thread.
+pub fn verify(books: &mut Transaction<'_>) -> Result<Verdict, Fault> {
+    verify_against(books, &[])
+}
+
+/// Walks every chain, and compares it with what checkpoints say. Those must have been read before this is called: what they name is
+/// then in the book.
+pub fn verify_against(books: &mut Transaction<'_>, checkpoints: &[Checkpoint]) -> Result<Verdict, Fault> {
+    let unwalked = unwalked(books, checkpoints)?;
+    let swept = sweep(books, None, &unwalked)?;
+    judge(books, &unwalked, vec![swept])
+}
+
+/// The same with two threads and two connections.
+pub fn verify_store(store: &Store, checkpoints: &[Checkpoint]) -> Result<Verdict, Fault> {
+    // Before the rows: whoever writes meanwhile adds rows behind these heads, and takes none away.
+    let unwalked = store.read(|books| unwalked(books, checkpoints))?;
+    let swept = std::thread::scope(|scope| {
+        let other = scope.spawn(|| store.read(|books| sweep(books, Some(1), &unwalked)));
+        let own = store.read(|books| sweep(books, Some(0), &unwalked));
+        let other = other.join().map_err(|_| Fault("a thread that verifies the audit log ended early".to_owned()))?;
+        Ok::<_, Fault>(vec![own?, other?])
+    })?;
+    store.read(|books| judge(books, &unwalked, swept))
+}
+
+/// Joins what was swept, and walks each stream in which anything is amiss once more by its sequence, to name the first bad row.
+fn judge(books: &mut Transaction<'_>, unwalked: &HashMap<i64, Chain>, mut swept: Vec<Swept>) -> Result<Verdict, Fault> {
+    let streams: BTreeSet<i64> =
+        unwalked.keys().copied().chain(swept.iter().flat_map(|swept| swept.streams.keys().copied())).collect();
+    let nothing = Chain::default();
+    let (mut rows, mut bad) = (0, Vec::new());
+    for stream in &streams {
+        let chain = unwalked.get(stream).unwrap_or(&nothing);
+        let pieces = swept.iter_mut().filter_map(|swept| swept.streams.remove(stream)).collect();
+        match joined(chain, pieces) {
+            // A row behind the head was written meanwhile, or beside the log.
+            Some(last) if last <= chain.head || books.chain_head(*stream)?.is_some_and(|head| last <= head) => {
+                rows += (last - chain.base).unsigned_abs();
+            }
+            _ => {
+                let chain = walk(books, *stream, chain.clone())?;
+                rows += (chain.seq - chain.base).unsigned_abs();
+                bad.extend(chain.flaw.map(|(seq, what)| BadRow { stream: *stream, seq, what }));
+            }
+        }
+    }
+    if bad.is_empty() && swept.iter().any(|swept| swept.has_strays) {
+        bad.push(BadRow { stream: 0, seq: 0, what: What::Stray });
+    }
+    Ok(if bad.is_empty() { Verdict::Whole { streams: streams.len() as u64, rows } } else { Verdict::Broken(bad) })
+}
+
+/// A chain, as far as it was walked.
+#[derive(Clone)]
+struct Chain {
+    /// The last row that was archived.
+    base: i64,
+    seq: i64,
+    hash: [u8; 32],
+    /// The head, as it was before the walk.
+    head: i64,
+    /// What must be met further on; the nearest is the last.
+    marks: Vec<Mark>,
+    /// The last row that a checkpoint confirmed.
+    confirmed: i64,
+    flaw: Option<(i64, What)>,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self { base: 0, seq: 0, hash: GENESIS, head: 0, marks: Vec::new(), confirmed: 0, flaw: None }
+    }
+}
+
+/// The hash that somebody saw at a row.
+#[derive(Clone)]
+struct Mark {
+    seq: i64,
+    hash: [u8; 32],
+    is_checkpoint: bool,
+}
+
+impl Chain {
+    fn follow(&mut self, seq: i64, encoded: Option<&mut Encoded>, stored: &[u8; 32]) {
+        if self.flaw.is_some() {
+            return;
+        }
+        if seq != self.seq + 1 {
+            let is_behind = seq <= self.seq;
+            self.flaw = Some(if is_behind { (seq, What::Unexpected) } else { (self.seq + 1, What::Missing) });
+            return;
+        }
+        let Some(encoded) = encoded else {
+            self.flaw = Some((seq, What::Malformed));
+            return;
+        };
+        let hash = encoded.hash(&self.hash);
+        if hash != *stored {
+            self.flaw = Some((seq, What::Changed));
+            return;
+        }
+        (self.seq, self.hash) = (seq, hash);
+        self.meet();
+    }
+
+    /// Compares the row just walked with what was seen at it.
+    fn meet(&mut self) {
+        while let Some(mark) = self.marks.pop_if(|mark| mark.seq <= self.seq) {
+            let differs = mark.seq == self.seq && mark.hash != self.hash;
+            if differs && mark.is_checkpoint {
+                // At an archived row, that row.
+                self.flaw = Some(((self.confirmed + 1).min(self.seq), What::Rewritten { until: self.seq }));
+                return;
+            }
+            if differs {
+                self.flaw = Some((self.seq, What::HeadDiffers));
+                return;
+            }
+            if mark.is_checkpoint {
+                self.confirmed = mark.seq;
+            }
+        }
+    }
+
+    /// After the last row: nothing that was seen may be ahead, and the head not behind.
+    fn end(&mut self, stream: i64, books: &mut Transaction<'_>) -> Result<(), Fault> {
+        if self.flaw.is_some() {
+            return Ok(());
+        }
+        if !self.marks.is_empty() {
+            self.flaw = Some((self.seq + 1, What::Missing));
+        } else if self.seq > self.head {
+            // Written meanwhile, or beside the log.
+            let head = books.chain_head(stream)?.unwrap_or(0);
+            if head < self.seq {
+                self.flaw = Some((head + 1, What::PastHead));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every chain as it begins, with what must be met on the way.
+fn unwalked(books: &mut Transaction<'_>, checkpoints: &[Checkpoint]) -> Result<HashMap<i64, Chain>, Fault> {
+    let mut chains: HashMap<i64, Chain> = HashMap::new();
+    for (stream, seq, hash) in books.chain_bases()? {
+        chains.insert(stream, Chain { base: seq, seq, hash, confirmed: seq, ..Chain::default() });
+    }
+    for (stream, seq, hash) in books.chain_heads()? {
+        let chain = chains.entry(stream).or_default();
+        chain.head = seq;
+        chain.marks.push(Mark { seq, hash, is_checkpoint: false });
+    }
+    for checkpoint in checkpoints {
+        let mark = Mark { seq: checkpoint.size, hash: checkpoint.head, is_checkpoint: true };
+        chains.entry(checkpoint.stream).or_default().marks.push(mark);
+    }
+    for chain in chains.values_mut() {
+        chain.marks.sort_by_key(|mark| std::cmp::Reverse(mark.seq));
+        chain.meet();
+    }
+    Ok(chains)
+}
+
+/// One stream's rows by their sequence.
+fn walk(books: &mut Transaction<'_>, stream: i64, mut chain: Chain) -> Result<Chain, Fault> {
+    let mut scratch = Encoded::default();
+    books.scan_audit(Rows::Stream(stream), &mut |row| {
+        if let Some(read) = Read::of(&row, &mut scratch) {
+            chain.follow(read.seq, read.is_well_formed.then_some(&mut scratch), &read.stored);
+        }
+    })?;
+    chain.end(stream, books)?;
+    Ok(chain)
+}
+
+/// Rows as the table has them, or those of every other block: what two sweeps saw can be joined.
+struct Swept {
+    streams: HashMap<i64, Pieces>,
+    has_strays: bool,
+}
+
+struct Pieces {
+    found: Vec<Piece>,
+    /// What must be met, as in the chain.
+    marks: Vec<Mark>,
+    is_flawed: bool,
+}
+
+/// Rows that follow each other.
+struct Piece {
+    first: i64,
+    last: i64,
+    /// Of the last row.
+    hash: [u8; 32],
+    /// The first row and its hash, to be compared once the row before it is known.
+    border: (Vec<u8>, [u8; 32]),
+}
+
+fn sweep(books: &mut Transaction<'_>, half: Option<i64>, unwalked: &HashMap<i64, Chain>) -> Result<Swept, Fault> {
+    let mut swept = Swept { streams: HashMap::new(), has_strays: false };
+    let mut scratch = Encoded::default();
+    books.scan_audit(half.map_or(Rows::All, Rows::Half), &mut |row| {
+        let Some(read) = Read::of(&row, &mut scratch) else {
+            swept.has_strays = true;
+            return;
+        };
+        let pieces = swept.streams.entry(read.stream).or_insert_with(|| {
+            let marks = unwalked.get(&read.stream).map(|chain| chain.marks.clone()).unwrap_or_default();
+            Pieces { found: Vec::new(), marks, is_flawed: false }
+        });
+        pieces.add(&read, &mut scratch);
+    })?;
+    Ok(swept)
+}
+
+impl Pieces {
+    fn add(&mut self, read: &Read, scratch: &mut Encoded) {
+        if self.is_flawed || !read.is_well_formed {
+            self.is_flawed = true;
+            return;
+        }
+        match self.found.last_mut() {
+            Some(piece) if read.seq == piece.last + 1 => {
+                self.is_flawed = scratch.hash(&piece.hash) != read.stored;
+                (piece.last, piece.hash) = (read.seq, read.stored);
+            }
+            // Any other first row of a piece will not join.
+            last if last.is_none() || read.seq % BLOCK == 0 => {
+                let border = (scratch.row().to_vec(), read.stored);
+                self.found.push(Piece { first: read.seq, last: read.seq, hash: read.stored, border });
+            }
+            _ => self.is_flawed = true,
+        }
+        while let Some(mark) = self.marks.pop_if(|mark| mark.seq <= read.seq) {
+            self.is_flawed |= mark.seq == read.seq && mark.hash != read.stored;
+        }
+    }
+}
+
+/// The last row of a chain whose pieces follow each other from its base on, past all that must be met; nothing if they do not.
+fn joined(chain: &Chain, halves: Vec<Pieces>) -> Option<i64> {
+    let (mut seq, mut hash) = (chain.seq, chain.hash);
+    let mut scratch = Encoded::default();
+    if chain.flaw.is_some() || halves.iter().any(|half| half.is_flawed) {
+        return None;
+    }
+    let mut pieces: Vec<Piece> = halves.into_iter().flat_map(|half| half.found).collect();
+    pieces.sort_by_key(|piece| piece.first);
+    for Piece { first, last, hash: end, border: (row, stored) } in pieces {
+        scratch.set(&row);
+        if first != seq + 1 || scratch.hash(&hash) != stored {
+            return None;
+        }
+        (seq, hash) = (last, end);
+    }
+    chain.marks.iter().all(|mark| mark.seq <= seq).then_some(seq)
+}
+
+/// A row that says to which stream it belongs.
+struct Read {
+    stream: i64,
+    seq: i64,
+    stored: [u8; 32],
+    is_well_formed: bool,
+}
+
+/// What the hashed columns hold, in their order.
+const KINDS: [Kind; 13] = {
+    use Kind::{Int, OptionalInt, OptionalText, Text};
+    [Int, Int, Int, OptionalInt, OptionalText, Text, Text, Text, Int, OptionalText, Text, Text, OptionalText]
+};
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Int,
+    OptionalInt,
+    Text,
+    OptionalText,
+}
+
+impl Read {
+    /// Encodes a row. Nothing if it says of no stream that it belongs to it.
+    fn of(row: &RawAuditRow<'_>, scratch: &mut Encoded) -> Option<Self> {
+        let [Value::Int(stream), Value::Int(seq), ..] = *row.hashed else { return None };
+        let stored = match row.chain_hash {
+            Value::Bytes(bytes) => bytes.try_into().ok(),
+            _ => None,
+        };
+        let mut is_well_formed = row.hashed.len() == KINDS.len() && stored.is_some();
+        scratch.clear();
+        for (kind, value) in KINDS.into_iter().zip(row.hashed) {
+            match (kind, *value) {
+                (Kind::Int | Kind::OptionalInt, Value::Int(value)) => scratch.int(value),
+                (Kind::Text | Kind::OptionalText, Value::Text(value)) => scratch.text(value),
+                (Kind::OptionalInt | Kind::OptionalText, Value::Null) => scratch.absent(),
+                _ => {
+                    is_well_formed = false;
+                    break;
+                }
+            };
+        }
+        Some(Self { stream, seq, stored: stored.unwrap_or_default(), is_well_formed })
+    }
+}

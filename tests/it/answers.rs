@@ -1,0 +1,148 @@
+//! What every answer has, whoever gives it; and the days of the calendar on which programs break.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
+use jiff::{SignedDuration, Timestamp};
+use provisor::clock::Clock;
+use provisor_tests::house::House;
+use provisor_tests::http::Http;
+use provisor_tests::resellers::{KernelHostKey, KeyTraits};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn every_answer_names_its_request_and_every_refusal_is_a_problem() {
+    let house = House::start().await;
+    let http = Http::default();
+    let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
+    let v1 = |path: &str| format!("{mount}{path}");
+    let mut ids = std::collections::BTreeSet::new();
+    for (method, path, status) in [
+        ("GET", "/healthz".to_owned(), 200),
+        ("HEAD", "/healthz".to_owned(), 200),
+        ("GET", "/readyz".to_owned(), 200),
+        ("POST", "/readyz".to_owned(), 405),
+        ("OPTIONS", "/healthz".to_owned(), 405),
+        ("GET", "/".to_owned(), 404),
+        ("GET", "/nowhere?x=1".to_owned(), 404),
+        ("DELETE", "/cp".to_owned(), 404),
+        ("GET", mount.to_owned(), 404),
+        ("GET", format!("{mount}x/v1/health"), 404),
+        ("OPTIONS", "/favicon.ico".to_owned(), 404),
+        ("GET", v1("/v1/health"), 200),
+        ("HEAD", v1("/v1/health"), 200),
+        ("GET", v1("/"), 401),
+        ("GET", v1("/v1/me"), 401),
+        ("HEAD", v1("/v1/me"), 401),
+        ("OPTIONS", v1("/v1/orders"), 401),
+        ("PATCH", v1("/nowhere"), 401),
+    ] {
+        let answer = http.send(method, &format!("http://{}{path}", house.address()), &[], "").await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        let id = answer.header("x-request-id").unwrap_or_else(|| panic!("{method} {path}: no request id")).to_owned();
+        let is_crockford = |byte: u8| byte.is_ascii_digit() || (byte.is_ascii_uppercase() && !b"ILOU".contains(&byte));
+        assert!(id.len() == 26 && id.bytes().all(is_crockford), "{id}");
+        if method == "HEAD" {
+            assert!(answer.body.is_empty(), "{path}");
+        } else if status >= 400 {
+            assert_eq!(answer.content_type(), Some("application/problem+json"), "{method} {path}");
+            let problem = answer.json();
+            assert_eq!((&problem["status"], &problem["request_id"]), (&json!(status), &json!(id)), "{path}");
+            assert!(problem["type"].is_string() && problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+        }
+        if status == 405 {
+            assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{path}");
+        }
+        assert!(ids.insert(id), "a request id came twice");
+    }
+}
+
+#[tokio::test]
+async fn readiness_tells_of_the_check_that_goes_on_behind_it() {
+    let house = House::start().await;
+    let http = Http::default();
+    loop {
+        let answer = http.send("GET", &format!("http://{}/readyz", house.address()), &[], "").await;
+        assert_eq!(answer.status, 200, "ready while it is checked");
+        let text = String::from_utf8(answer.body.into()).unwrap();
+        if text == "ready\nquick_check: ok\n" {
+            break;
+        }
+        assert_eq!(text, "ready\nquick_check: running\n");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+struct Day {
+    house: House,
+    key: KernelHostKey,
+}
+
+impl Day {
+    async fn begin(at: &str) -> Self {
+        let house = House::start().await;
+        house.clock.set(at.parse().unwrap());
+        let account = house.reseller("1000.00").await;
+        let key = house.kernelhost_key(account, KeyTraits::default()).await;
+        Self { house, key }
+    }
+
+    fn now(&self) -> i64 {
+        self.house.clock.now().as_second()
+    }
+
+    async fn order(&self, idempotency_key: &str) -> (bool, Value) {
+        let body = br#"{"product_id":42,"billing_cycle":"monthly"}"#;
+        let answer = self.key.send(self.now(), "POST", "/v1/orders", &[("Idempotency-Key", idempotency_key)], body).await;
+        assert_eq!(answer.status, 201, "{}", answer.json());
+        (answer.header("idempotent-replayed").is_some(), answer.json())
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let answer = self.key.send(self.now(), "GET", path, &[], b"").await;
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        answer.json()
+    }
+
+    async fn service(&self, order: &Value) -> Value {
+        loop {
+            let order = self.get(&format!("/v1/orders/{}", order["id"])).await;
+            if let Some(service) = order["service_id"].as_i64() {
+                return self.get(&format!("/v1/services/{service}")).await;
+            }
+            // The schedule looks by the machine's clock.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn leap_days_and_the_end_of_32_bit_time_are_days_like_others() {
+    for (at, next_due_at) in [
+        ("2028-02-29T23:59:59.999Z", "2028-03-29T23:59:59Z"),
+        ("2028-01-31T00:00:00Z", "2028-02-29T00:00:00Z"),
+        ("2027-01-15T08:00:00Z", "2027-02-15T08:00:00Z"),
+        ("2038-01-19T03:14:07Z", "2038-02-19T03:14:07Z"),
+        ("2038-01-19T03:14:08Z", "2038-02-19T03:14:08Z"),
+        ("2099-12-31T23:59:59Z", "2100-01-31T23:59:59Z"),
+    ] {
+        let day = Day::begin(at).await;
+        let (replayed, order) = day.order("one").await;
+        let begin: Timestamp = at.parse().unwrap();
+        assert_eq!((replayed, &order["created_at"]), (false, &json!(begin.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())));
+        let service = day.service(&order).await;
+        assert_eq!(service["next_due_at"], next_due_at, "{at}");
+        // The window, over the end of a day, month, year or 32-bit second.
+        for (offset, status) in [(-301, 401), (-300, 200), (300, 200), (301, 401)] {
+            let answer = day.key.send(day.now() + offset, "GET", "/v1/me", &[], b"").await;
+            assert_eq!(answer.status, status, "{at} {offset}");
+        }
+        let rows: i64 = 24 * 3600;
+        for (later, expected) in [(rows - 1, true), (rows, false)] {
+            day.house.clock.set(begin + SignedDuration::from_secs(later));
+            assert_eq!(day.order("one").await.0, expected, "{at}, {later} s later");
+        }
+        day.house.clock.advance(SignedDuration::from_hours(35 * 24));
+        assert_eq!(day.get("/v1/me").await["key"]["id"], day.key.id);
+        assert!(matches!(day.house.store.read(provisor::audit::verify).unwrap(), provisor::audit::Verdict::Whole { .. }), "{at}");
+    }
+}

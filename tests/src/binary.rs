@@ -1,0 +1,62 @@
+//! The shipped binary on a data directory: its commands, and what they make.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::daemon::{Daemon, binary};
+use crate::http::Http;
+use crate::resellers::KernelHostKey;
+
+/// Serves on a free port.
+pub const SERVE: [&str; 3] = ["serve", "--server", "127.0.0.1:0"];
+
+/// The binary on a data directory, in an environment of its own.
+pub fn provisor(data: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .env_clear()
+        .envs([("PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE", "0"), ("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "0")])
+        // A charge that a crash left is taken up again soon after.
+        .env("PROVISOR_SERVER__CARDS__TIMEOUT_MS", "500");
+    command.args(["--json", "--data"]).arg(data);
+    command
+}
+
+/// What a command that ends by itself prints.
+pub fn run(data: &Path, arguments: &[&str]) -> Value {
+    let output = provisor(data).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A server on a free port, silent.
+pub fn serve(data: &Path) -> Daemon {
+    let mut command = provisor(data);
+    command.args(SERVE).stderr(Stdio::null());
+    Daemon::start(command)
+}
+
+/// A reseller with so much credit, in decimal text, made by the command line.
+pub fn reseller(data: &Path, credit: &str) -> String {
+    run(data, &["reseller", "create", "--name", "Test", "--email", "owner@example.com", "--credit", credit])["id"].to_string()
+}
+
+/// A reseller's key that may do everything, made by the command line.
+pub fn key(data: &Path, reseller: &str) -> KernelHostKey {
+    let create = ["key", "create", "--reseller", reseller, "--provider", "kernelhost", "--scopes", "all"];
+    let limits = ["--per-minute", "1000000", "--burst", "1000000", "--per-day", "100000000"];
+    let made = run(data, &[&create[..], &limits].concat());
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    KernelHostKey { id: text("key"), secret: text("secret").into(), base_url: String::new(), http: Http::default() }
+}
+
+impl KernelHostKey {
+    /// The key as it asks this server.
+    #[must_use]
+    pub fn at(&self, server: &Daemon) -> Self {
+        let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
+        Self { base_url: format!("http://{}{mount}", server.address()), http: Http::default(), ..self.clone() }
+    }
+}

@@ -39,7 +39,7 @@ fn binary() -> PathBuf {
 }
 
 /// The binary on a data directory, in an environment of its own.
-fn provisor(data: &Path) -> Command {
+pub(super) fn provisor(data: &Path) -> Command {
     let mut command = Command::new(binary());
     command
         .env_clear()
@@ -56,13 +56,13 @@ fn run(data: &Path, arguments: &[&str]) -> Value {
 }
 
 /// A running server, killed when it is dropped.
-struct Server {
+pub(super) struct Server {
     process: Child,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 impl Server {
-    fn start(data: &Path) -> Self {
+    pub(super) fn start(data: &Path) -> Self {
         let mut command = provisor(data);
         command.args(["serve", "--server", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().unwrap();
@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// SIGKILL: nothing of it runs any more when this returns.
-    fn kill(mut self) {
+    pub(super) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -154,7 +154,7 @@ fn count(data: &Path, query: &str) -> i64 {
     book.query_row(query, [], |row| row.get(0)).unwrap()
 }
 
-fn a_clients_key(data: &Path) -> KernelHostKey {
+pub(super) fn a_clients_key(data: &Path) -> KernelHostKey {
     let reseller = ["reseller", "create", "--name", "Crash", "--email", "owner@example.com", "--credit", &CREDIT.to_string()];
     let reseller = run(data, &reseller)["id"].to_string();
     let create = ["key", "create", "--reseller", &reseller, "--provider", "kernelhost", "--scopes", "all"];

@@ -11,4 +11,7 @@ mod house;
 mod kernelhost_books;
 mod kernelhost_orders;
 mod kernelhost_refusals;
+mod mail;
+mod stripe_receivers;
 mod vectors;
+mod webhooks;

@@ -272,7 +272,9 @@ mod tests {
         assert!(receiver.admit(&[[10, 0, 0, 7].into()]).is_ok());
         assert!(receiver.admit(&[[169, 254, 169, 254].into()]).is_err());
         assert_eq!((receiver.authority().as_str(), receiver.path().as_str()), ("receiver", "/a?b=c"));
-        for wrong in ["", "127.0.0.1", ":9000", "127.0.0.1:0", "127.0.0.1:x", "127.0.0.1:70000", "a b:1", "a/b:1", "u@a:1", "::1:9000"] {
+        for wrong in
+            ["", "127.0.0.1", ":9000", "127.0.0.1:0", "127.0.0.1:x", "127.0.0.1:70000", "a b:1", "a/b:1", "u@a:1", "::1:9000"]
+        {
             assert!(wrong.parse::<AllowedTarget>().is_err(), "{wrong}");
         }
         assert_eq!("[::1]:9000".parse::<AllowedTarget>().unwrap().to_string(), "[::1]:9000");

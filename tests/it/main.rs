@@ -7,11 +7,21 @@ mod conformance;
 mod crash;
 mod foreign_clients;
 mod gp_books;
+#[path = "gp_books.rs"]
+mod gp_books_on_postgres;
 mod house;
 mod kernelhost_books;
+#[path = "kernelhost_books.rs"]
+mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
 mod mail;
+mod outboxes;
+#[path = "outboxes.rs"]
+mod outboxes_on_postgres;
+mod store;
+#[path = "store.rs"]
+mod store_on_postgres;
 mod stripe_receivers;
 mod vectors;
 mod webhooks;

@@ -140,7 +140,10 @@ async fn receive(package: Package) {
     let first = desk.set(probe.port, false).await;
     desk.order().await;
     let refused = probe.wait_for(1).await;
-    assert_eq!((&refused["ok"], refused["error"].as_str().unwrap().contains("SignatureVerificationError")), (&json!(false), true));
+    assert_eq!(
+        (&refused["ok"], refused["error"].as_str().unwrap().contains("SignatureVerificationError")),
+        (&json!(false), true)
+    );
 
     // Genuine: what the courier sent, judged with the right secret.
     let receiver = Receiver::start(package, &first);

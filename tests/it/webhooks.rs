@@ -14,7 +14,7 @@ use provisor::server::Options;
 use provisor::store::{Attempt, Claim, Delivery, DeliverySummary, Then};
 use provisor_providers::books::{AccountId, Books, Fault, KeyRow, NewEvent};
 use provisor_providers::kernelhost::webhook::{Rejected, verify};
-use provisor_tests::hooks::{Accept, Receiver, Received, Reply, until};
+use provisor_tests::hooks::{Accept, Received, Receiver, Reply, until};
 use provisor_tests::house::House;
 use provisor_tests::http::Answer;
 use provisor_tests::resellers::{KernelHostKey, KeyTraits, unique};
@@ -217,7 +217,10 @@ async fn a_services_life_is_told() {
         assert_eq!((&event["object"], event["id"].as_str().unwrap().len()), (&json!("event"), 30));
     }
     let suspended = told.iter().find(|one| one.kind() == "service.suspended").unwrap().json();
-    assert_eq!((&suspended["data"]["object"]["status"], &suspended["data"]["object"]["id"]), (&json!("suspended"), &json!(service)));
+    assert_eq!(
+        (&suspended["data"]["object"]["status"], &suspended["data"]["object"]["id"]),
+        (&json!("suspended"), &json!(service))
+    );
     until(|| deliveries(&house).iter().all(|one| one.delivered_at.is_some()), || "the books".to_owned()).await;
     let last = get(&house, &key).await["last_delivery"].clone();
     assert_eq!((&last["status"], &last["response_status"], &last["attempts"]), (&json!("delivered"), &json!(200), &json!(1)));
@@ -243,9 +246,8 @@ async fn only_what_was_asked_for_is_told_and_to_each_key_apart() {
         Err::<(), _>(Fault("on purpose".to_owned()))
     });
     assert!(rolled_back.await.is_err());
-    let provider = "kernelhost";
     let (revoked, now) = (two.id.clone(), house.clock.now());
-    house.store.transact(move |books| books.revoke_key(provider, &revoked, now)).await.unwrap();
+    house.store.transact(move |books| books.revoke_key("kernelhost", &revoked, now)).await.unwrap();
     happen(&house, account, 2).await;
     assert_eq!(deliveries(&house).len(), 1);
     assert_eq!((first.received().len(), second.received().len()), (0, 1));
@@ -575,42 +577,4 @@ async fn what_a_killed_server_was_delivering_is_delivered_again() {
     assert!(told.iter().filter(|id| **id == first).count() >= 2, "{told:?}");
     let known = i64::try_from(told.iter().collect::<BTreeSet<_>>().len()).unwrap();
     assert_eq!(known, count("1 = 1"), "every event arrived");
-}
-
-/// One claim does not look at every row that waits.
-#[tokio::test]
-async fn a_backlog_does_not_hide_the_next_webhook() {
-    let mut house = House::start_with(options(&[])).await;
-    let mut keys = Vec::new();
-    for _ in 0..3 {
-        keys.push(key(&house).await);
-    }
-    // Without a courier that comes first.
-    house.stop().await;
-    let now = house.clock.now();
-    let mut accounts = Vec::new();
-    for (number, (account, key)) in keys.into_iter().enumerate() {
-        let url = format!("https://hooks{number}.example.com/");
-        let public_id = key.id.clone();
-        let work = house.store.transact(move |books| {
-            let key = books.find_key("kernelhost", &public_id)?.unwrap();
-            let secret = "whsec_x".into();
-            let new = provisor_providers::books::NewWebhook { url: &url, events: &[], secret: Some(&secret), previous_until: now, at: now };
-            books.account(account).set_webhook(key.row, &new)?;
-            Ok(key.row)
-        });
-        accounts.push((account, work.await.unwrap()));
-    }
-    for (index, (account, _)) in accounts.iter().enumerate() {
-        for number in 0..if index == 0 { 2000 } else { 1 } {
-            happen(&house, *account, number).await;
-        }
-    }
-    let claim = Claim { now: house.clock.now(), until: now + SignedDuration::from_secs(60), after: KeyRow(0), healthy: 10, failing: 10 };
-    let claimed = house.store.transact(move |books| books.claim_deliveries(&claim)).await.unwrap();
-    let mut per_key = BTreeMap::new();
-    for delivery in &claimed.deliveries {
-        *per_key.entry(delivery.key.0).or_insert(0) += 1;
-    }
-    assert_eq!(per_key.into_values().collect::<Vec<_>>(), [4, 1, 1]);
 }

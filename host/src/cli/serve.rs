@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -12,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
 use crate::clock::System;
-use crate::config::{self, Environment};
-use crate::server::{MailOptions, MailWay, Options, Smtp, SmtpTls, start};
+use crate::config::{self, CardGateway, Environment};
+use crate::server::{Gateway, MailOptions, MailWay, Options, Smtp, SmtpTls, start};
 
 /// Serve the providers' APIs to resellers
 #[derive(Args)]
@@ -75,6 +76,11 @@ fn options(home: &Home, environment: &Environment) -> Result<Options, Failure> {
     Ok(Options {
         trusted_proxies: server.trusted_proxies.iter().map(|network| network.0).collect(),
         per_ip_per_minute: server.limits.per_ip_per_minute,
+        gateway: match server.cards.gateway {
+            CardGateway::None => Gateway::None,
+            CardGateway::Simulated => Gateway::Simulated,
+        },
+        gateway_timeout: Duration::from_millis(u64::from(server.cards.timeout_ms)),
         rules: config.rules(),
         mail: Some(MailOptions { from: config.mail.from.0.clone(), way }),
         ..Options::default()

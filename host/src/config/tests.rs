@@ -29,7 +29,8 @@ fn the_file_is_the_default() {
     let shown = parse(&every_setting(), &[]).unwrap();
     assert_eq!(shown.gateway, Some(Gateway::default()));
     assert_eq!(shown.server, Some(Server::default()));
-    assert_eq!((shown.store, shown.plugin, shown.webhooks), (Store::default(), Plugin::default(), Webhooks::default()));
+    assert_eq!((shown.store.url, shown.plugin, shown.webhooks), (StoreUrl::default(), Plugin::default(), Webhooks::default()));
+    assert_eq!(shown.store.password, Some(SecretRef::Env("PROVISOR_DATABASE_PASSWORD".into())));
     assert_eq!(shown.mail, Mail { smtp: Some(smtp()), ..Mail::default() });
     let profile = &shown.profiles["kh-main"];
     assert_eq!(profile.secret, SecretRef::Env("KH_SECRET".into()));
@@ -42,7 +43,8 @@ fn the_file_is_the_default() {
 fn the_file_shows_every_setting() {
     let shown: toml::Table = toml::from_str(&every_setting()).unwrap();
     let mail = Mail { smtp: Some(smtp()), ..Mail::default() };
-    let config = Config { gateway: Some(Gateway::default()), server: Some(Server::default()), mail, ..Config::default() };
+    let store = Store { password: Some(SecretRef::Env(String::new())), ..Store::default() };
+    let config = Config { gateway: Some(Gateway::default()), server: Some(Server::default()), mail, store, ..Config::default() };
     let known = toml::Table::try_from(&config).unwrap();
     for (section, settings) in &known {
         same_keys(section, settings, &shown[section]);
@@ -94,10 +96,7 @@ fn mail_needs_a_sender_and_a_password_an_encrypted_way() {
         ("[mail]\nfrom = 'nobody'", "provisor.toml:2:1: mail.from: `nobody` is not an address such as"),
         ("[mail.smtp]\nport = 25", "provisor.toml:1:7: mail.smtp: missing field `host`"),
         ("[mail.smtp]\nhost = 'a'\nusername = 'u'", "provisor.toml:3:1: mail.smtp.username: "),
-        (
-            "[mail.smtp]\nhost = 'a'\nusername = 'u'\npassword = { env = 'P' }\ntls = 'none'",
-            "provisor.toml:5:1: mail.smtp.tls: ",
-        ),
+        ("[mail.smtp]\nhost = 'a'\nusername = 'u'\npassword = { env = 'P' }\ntls = 'none'", "provisor.toml:5:1: mail.smtp.tls: "),
         ("[mail.smtp]\nhost = 'a'\npassword = 'hunter2'", "provisor.toml:3:1: mail.smtp.password: a secret is never written"),
     ] {
         let message = mail(text).unwrap_err();
@@ -130,7 +129,7 @@ fn an_error_names_file_line_column_and_key() {
         ("[gateway]\nlisten = '8080'", "provisor.toml:2:1: gateway.listen: `8080` is neither an address and port"),
         ("[gateway]\nlisten = 'unix:'", "provisor.toml:2:1: gateway.listen: after `unix:` comes the path"),
         ("[server]\ntrusted_proxies = ['10.0.0.0/8', 'proxy']", "provisor.toml:2:1: server.trusted_proxies: `proxy` is neither"),
-        ("[store]\nurl = 'postgres://u:p@h/d'", "provisor.toml:2:1: store.url: PostgreSQL is not supported by this version"),
+        ("[store]\nurl = 'postgres://u:p@h/d'", "provisor.toml:2:1: store.url: no password belongs into the address"),
         ("[webhooks]\nallow_targets = ['127.0.0.1']", "provisor.toml:2:1: webhooks.allow_targets: `127.0.0.1` is not a host"),
         ("[webhooks]\nallow_targets = [1]", "provisor.toml:2:1: webhooks.allow_targets: a target is a text"),
         ("[store]\nurl = 'provisor.db'", "provisor.toml:2:1: store.url: a store is `sqlite:PATH`"),
@@ -160,6 +159,8 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
     for text in [
         format!("{PROFILE}settings = {{ webhook_secret = 'hunter2' }}"),
         PROFILE.replace("https://", "https://me:hunter2@"),
+        "[store]\nurl = 'postgres://me:hunter2@h/d'".to_owned(),
+        "[store]\npassword = 'hunter2'".to_owned(),
         PROFILE.replace("{ env = 'S' }", "'hunter2"),
         PROFILE.replace("secret = { env = 'S' }", "scret = 'hunter2'"),
     ] {

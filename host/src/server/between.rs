@@ -1,11 +1,12 @@
-//! What a request needs between its transactions, and never inside one: time and names.
+//! What a request needs between its transactions, and never inside one: time, names, money from a card, paper.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use provisor_providers::server::{Met, Need};
 
-use super::State;
+use super::{State, cards};
+use crate::paper;
 
 /// The longest single wait.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ pub(super) async fn meet(state: &State, need: Need) -> Met {
             Met::Paused
         }
         Need::Resolve(host) => Met::Resolved(resolve(state, &host).await),
+        Need::Charge(charge) => cards::charge(&state.store, &*state.gateway, state.options.gateway_timeout, charge).await,
+        Need::Print(paper) => Met::Printed(paper::print(&paper)),
     }
 }
 

@@ -287,7 +287,9 @@ mod tests {
             assert!(!text.contains("\nBcc:") && !text.contains("\rBcc:"), "{evil:?}: {text}");
             assert!(text.contains("<owner@example.com>\r\n"), "{text}");
         }
-        for address in ["owner@example.com\r\nBcc: evil@example.net", "a@b\nc", "owner", "", "a b@example.com", "a@example.com, b@c.d"] {
+        for address in
+            ["owner@example.com\r\nBcc: evil@example.net", "a@b\nc", "owner", "", "a b@example.com", "a@example.com, b@c.d"]
+        {
             let sent = formatted(&QueuedMail { address: address.to_owned(), ..mail() });
             assert!(matches!(sent, Err(MailError::Unsendable(_))), "{address:?}");
         }

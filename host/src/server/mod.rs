@@ -4,6 +4,8 @@
 
 mod addresses;
 mod between;
+mod cards;
+mod errands;
 mod keys;
 mod mail;
 mod schedule;
@@ -29,6 +31,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::addresses::Addresses;
+pub use self::cards::SIMULATED_TOKENS;
+use self::cards::{CardGateway, NoGateway, Simulated};
 use self::keys::KeyCache;
 pub use self::mail::{MailOptions, MailWay, Smtp, SmtpTls};
 use self::webhooks::Postman;
@@ -47,6 +51,9 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// Admissions with a body at a time: they may derive a key, which takes a core and 19 MiB.
 const ADMISSIONS: usize = 8;
 
+/// Errands at a time, over all providers.
+const ERRANDS: usize = 16;
+
 /// What the operator may choose.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -54,6 +61,10 @@ pub struct Options {
     pub trusted_proxies: Vec<IpNet>,
     /// Requests per minute from one address; 0 for no limit.
     pub per_ip_per_minute: u32,
+    /// What charges cards.
+    pub gateway: Gateway,
+    /// How long it may take for a charge; shorter than [`Rules::charge_lease`].
+    pub gateway_timeout: Duration,
     /// What the providers' servers go by.
     pub rules: Rules,
     /// Who resolves the names of webhooks' hosts.
@@ -64,11 +75,22 @@ pub struct Options {
     pub mail: Option<MailOptions>,
 }
 
+/// What charges cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// Nothing does.
+    None,
+    /// A bank in the book, for tests and for trying out.
+    Simulated,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             trusted_proxies: Vec::new(),
             per_ip_per_minute: 600,
+            gateway: Gateway::Simulated,
+            gateway_timeout: Duration::from_secs(20),
             rules: Rules::default(),
             resolver: Arc::new(SystemResolver),
             extra_roots: Vec::new(),
@@ -107,6 +129,8 @@ pub(crate) struct State {
     addresses: Addresses,
     keys: KeyCache,
     admissions: Semaphore,
+    gateway: Box<dyn CardGateway>,
+    errands: Arc<Semaphore>,
 }
 
 /// The API that serves a path, and the prefix that is not its own.
@@ -122,7 +146,13 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
     let address = listener.local_addr()?;
     let postman = Postman::new(&options).map_err(io::Error::other)?;
     let post_office = options.mail.as_ref().map(mail::PostOffice::new).transpose().map_err(io::Error::other)?;
+    let gateway: Box<dyn CardGateway> = match options.gateway {
+        Gateway::None => Box::new(NoGateway),
+        Gateway::Simulated => Box::new(Simulated { store: store.clone(), clock: Arc::clone(&clock) }),
+    };
     let state = Arc::new(State {
+        gateway,
+        errands: Arc::new(Semaphore::new(ERRANDS)),
         store,
         clock,
         addresses: Addresses::new(options.per_ip_per_minute),

@@ -58,9 +58,7 @@ pub(super) async fn run(state: Arc<State>, postman: Postman, mut stopped: watch:
             tasks.spawn(deliver(Arc::clone(&state), Arc::clone(&postman), delivery));
         }
     }
-    let under_way = async {
-        while healthy.join_next().await.is_some() || failing.join_next().await.is_some() {}
-    };
+    let under_way = async { while healthy.join_next().await.is_some() || failing.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, under_way).await.is_err() {
         tracing::warn!("some webhooks had not answered yet: they are told again");
     }

@@ -117,7 +117,9 @@ impl Postman {
         }
         let name = match (target.name(), target.address()) {
             (None, Some(address)) => ServerName::from(address),
-            (name, _) => ServerName::try_from(name.unwrap_or_default().to_owned()).map_err(|error| PostError::Tls(error.to_string()))?,
+            (name, _) => {
+                ServerName::try_from(name.unwrap_or_default().to_owned()).map_err(|error| PostError::Tls(error.to_string()))?
+            }
         };
         let stream = self.tls.connect(name, stream).await.map_err(|error| PostError::Tls(error.to_string()))?;
         Ok(Connection::Tls(Box::new(stream)))

@@ -97,11 +97,7 @@ fn new_secret(call: &Call<'_>) -> SecretString {
 }
 
 fn on_the_wire(webhook: &Webhook) -> wire::Webhook {
-    let events = if webhook.events.is_empty() {
-        KINDS.iter().map(ToString::to_string).collect()
-    } else {
-        webhook.events.clone()
-    };
+    let events = if webhook.events.is_empty() { KINDS.iter().map(ToString::to_string).collect() } else { webhook.events.clone() };
     let secret = webhook.secret.expose_secret();
     let hint = secret.get(secret.len().saturating_sub(HINT_CHARS)..).unwrap_or_default();
     wire::Webhook {

@@ -109,8 +109,8 @@ fn the_delivery(house: &House) -> DeliverySummary {
     all.remove(0)
 }
 
-fn signed(received: &Received, secret: &str, now: Timestamp) -> Result<(), Rejected> {
-    verify(received.header("KH-Webhook-Signature"), &received.body, &[secret.as_bytes()], now)
+fn signed(came: &Received, secret: &str, now: Timestamp) -> Result<(), Rejected> {
+    verify(came.header("KH-Webhook-Signature"), &came.body, &[secret.as_bytes()], now)
 }
 
 fn is_secret(text: &str) -> bool {
@@ -267,12 +267,12 @@ async fn during_a_rotation_both_secrets_sign_for_a_day() {
         house.clock.advance(SignedDuration::from_secs(advance_s));
         happen(&house, account, number).await;
         let count = usize::try_from(number).unwrap();
-        let received = receiver.wait_for(count).await.remove(count - 1);
+        let came = receiver.wait_for(count).await.remove(count - 1);
         let now = house.clock.now();
-        assert_eq!(received.header("KH-Webhook-Signature").matches("v1=").count(), signatures);
-        assert!(received.header("KH-Webhook-Signature").starts_with(&format!("t={},", now.as_second())));
-        assert_eq!(signed(&received, after, now), Ok(()));
-        assert_eq!(signed(&received, &before, now).is_ok(), signatures == 2);
+        assert_eq!(came.header("KH-Webhook-Signature").matches("v1=").count(), signatures);
+        assert!(came.header("KH-Webhook-Signature").starts_with(&format!("t={},", now.as_second())));
+        assert_eq!(signed(&came, after, now), Ok(()));
+        assert_eq!(signed(&came, &before, now).is_ok(), signatures == 2);
     }
     house.stop().await;
 }
@@ -414,11 +414,11 @@ async fn what_cannot_be_delivered_is_given_up_after_eight_attempts_and_can_be_se
     assert!(house.store.transact(move |books| books.redeliver(number, now)).await.unwrap());
     assert!(!house.store.transact(move |books| books.redeliver(number + 1, now)).await.unwrap());
     until(|| the_delivery(&house).delivered_at.is_some(), || "the second try".to_owned()).await;
-    let received = receiver.received();
-    assert!(received.len() == 9 && received.iter().all(|one| one.id() == id), "one event, one id");
-    let times: BTreeSet<&str> = received.iter().map(|one| one.header("KH-Webhook-Signature")).collect();
+    let came = receiver.received();
+    assert!(came.len() == 9 && came.iter().all(|one| one.id() == id), "one event, one id");
+    let times: BTreeSet<&str> = came.iter().map(|one| one.header("KH-Webhook-Signature")).collect();
     assert_eq!(times.len(), 8, "each attempt is signed anew, and the last two in one second");
-    assert_eq!(signed(&received[8], &secret, house.clock.now()), Ok(()));
+    assert_eq!(signed(&came[8], &secret, house.clock.now()), Ok(()));
     house.stop().await;
 }
 
@@ -458,8 +458,8 @@ async fn who_is_gone_is_told_nothing_more() {
     let set = put(&house, &key, &json!({"url": receiver.url()})).await.json();
     assert_eq!((set.get("disabled_at"), set.get("secret")), (None, None), "enabled again, with its secret");
     let id = happen(&house, account, 3).await;
-    let received = receiver.wait_for(2).await;
-    assert_eq!((received[1].id(), signed(&received[1], &secret, Timestamp::now())), (id, Ok(())));
+    let came = receiver.wait_for(2).await;
+    assert_eq!((came[1].id(), signed(&came[1], &secret, Timestamp::now())), (id, Ok(())));
     house.stop().await;
 }
 

@@ -26,7 +26,9 @@ class Receiver(BaseHTTPRequestHandler):
             said |= {"ok": True, "id": event.id, "type": event.type}
         except stripe.SignatureVerificationError as error:
             said |= {"ok": False, "error": type(error).__name__, "message": str(error)}
-        print(json.dumps(said), flush=True)
+        # In one piece: deliveries come at the same time.
+        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.flush()
         self.send_response(200 if said["ok"] else 400)
         self.send_header("Content-Length", "0")
         self.end_headers()

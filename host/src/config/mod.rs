@@ -380,7 +380,6 @@ impl Profile {
 
 /// What the types cannot say alone. The refusal names the key it is about.
 fn check(config: &Config) -> Result<(), error::Refusal> {
-    config.mail.check()?;
     if let Some(Server { billing, cards, .. }) = &config.server {
         let refuse = |section: &str, key: &str, message: &str| {
             let key = ["server", section, key].map(str::to_owned).to_vec();
@@ -396,6 +395,7 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
             return refuse("cards", "timeout_ms", "a gateway needs at least 100 milliseconds");
         }
     }
+    config.mail.check()?;
     for (name, profile) in &config.profiles {
         let refuse = |key: &[&str], message: String| {
             Err(error::Refusal { key: ["profiles", name.as_str()].iter().chain(key).map(ToString::to_string).collect(), message })

@@ -21,9 +21,9 @@ pub(super) async fn meet(state: &State, need: Need) -> Met {
             tokio::time::sleep(pause.min(PAUSE_MAX)).await;
             Met::Paused
         }
-        Need::Resolve(host) => Met::Resolved(resolve(state, &host).await),
         Need::Charge(charge) => cards::charge(&state.store, &*state.gateway, state.options.gateway_timeout, charge).await,
         Need::Print(paper) => Met::Printed(paper::print(&paper)),
+        Need::Resolve(host) => Met::Resolved(resolve(state, &host).await),
     }
 }
 

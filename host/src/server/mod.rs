@@ -144,12 +144,12 @@ pub(crate) fn mounted(path: &str) -> Option<(&'static dyn Api, &'static str)> {
 /// Serves the providers' APIs on a listener.
 pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options: Options) -> io::Result<Running> {
     let address = listener.local_addr()?;
-    let postman = Postman::new(&options).map_err(io::Error::other)?;
-    let post_office = options.mail.as_ref().map(mail::PostOffice::new).transpose().map_err(io::Error::other)?;
     let gateway: Box<dyn CardGateway> = match options.gateway {
         Gateway::None => Box::new(NoGateway),
         Gateway::Simulated => Box::new(Simulated { store: store.clone(), clock: Arc::clone(&clock) }),
     };
+    let postman = Postman::new(&options).map_err(io::Error::other)?;
+    let post_office = options.mail.as_ref().map(mail::PostOffice::new).transpose().map_err(io::Error::other)?;
     let state = Arc::new(State {
         gateway,
         errands: Arc::new(Semaphore::new(ERRANDS)),

@@ -200,7 +200,7 @@ pub trait AccountBooks {
     /// Sets a key's webhook, or changes it; one that was disabled is enabled again.
     fn set_webhook(&mut self, key: KeyRow, webhook: &NewWebhook<'_>) -> Result<(), Fault>;
     /// Unsets a key's webhook. What was not delivered yet never will be.
-    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault>;
+    fn unset_webhook(&mut self, key: KeyRow, now: Timestamp) -> Result<(), Fault>;
     /// Puts an event into the outbox of every webhook of this reseller that listens to its kind. Writes nothing where none does.
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault>;
     /// Puts a mail to this reseller's address into the outbox.

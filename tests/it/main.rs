@@ -20,14 +20,20 @@ mod kernelhost_books;
 mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
-mod operator;
 mod keys;
+mod mail;
+mod operator;
+mod outboxes;
+#[path = "outboxes.rs"]
+mod outboxes_on_postgres;
 mod power;
 mod store;
 #[path = "store.rs"]
 mod store_on_postgres;
+mod stripe_receivers;
 mod upkeep;
 #[path = "upkeep.rs"]
 mod upkeep_on_postgres;
 mod vault;
 mod vectors;
+mod webhooks;

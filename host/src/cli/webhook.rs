@@ -64,7 +64,7 @@ pub(super) fn run(command: Webhook, context: &Context) -> Result<Exit, Failure> 
         Command::List { reseller } => list(context, reseller.map(AccountId)),
         Command::Deliveries { key, dead, limit } => deliveries(context, key.as_deref(), dead, limit),
         Command::Redeliver { deliveries } => redeliver(context, deliveries),
-        Command::Test { key } => test(context, key),
+        Command::Test { key } => test(context, &key),
     }
 }
 
@@ -189,7 +189,7 @@ struct Tested {
     event: String,
 }
 
-fn test(context: &Context, key_id: String) -> Result<Exit, Failure> {
+fn test(context: &Context, key_id: &str) -> Result<Exit, Failure> {
     let store = context.book()?;
     let webhooks = store.read(|books| books.webhooks(None)).map_err(Failure::failed)?;
     let webhook = webhooks.into_iter().find(|webhook| webhook.key_id == key_id);

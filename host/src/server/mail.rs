@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::State;
 use crate::store::{QueuedMail, Sent};
 
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(500);
 /// Mails taken at a time, and how long they are held: past the time that all of them together may take.
 const MAILS: u32 = 4;
 const LEASE: SignedDuration = SignedDuration::from_mins(5);

@@ -13,7 +13,7 @@ const ENDPOINTS: i64 = 64;
 /// Deliveries at a time to one webhook, over all couriers (our choice, 2.13); to one that is failing.
 const PER_ENDPOINT: i64 = 4;
 const PER_FAILING_ENDPOINT: i64 = 1;
-/// Deliveries that are buried in one claim, of one webhook that is gone.
+/// Deliveries that one claim gives up, of one webhook that it finds gone.
 const BURIED: i64 = 500;
 
 /// What a courier wants.
@@ -136,7 +136,7 @@ impl Transaction<'_> {
         let mut claimed = Claimed { deliveries: Vec::new(), after: keys.last().copied().filter(|_| is_full) };
         for key in keys {
             let Some(endpoint) = webhooks::endpoint(self.sql, self.vault, key, claim.now)? else {
-                bury(self.sql, key, claim.now)?;
+                bury(self.sql, key, claim.now, BURIED)?;
                 continue;
             };
             let (room, most) =
@@ -153,7 +153,8 @@ impl Transaction<'_> {
         Ok(claimed)
     }
 
-    /// Writes what an attempt came to, unless another courier took the delivery since. Returns how its webhook stands if the attempt
+    /// Writes what an attempt came to, unless another courier took the delivery since. What was given up meanwhile stays so, unless it
+    /// was delivered. Returns how its webhook stands if the attempt
     /// failed.
     pub fn settle_delivery(&mut self, id: i64, fence: i64, attempt: &Attempt) -> Result<Option<Failing>, Fault> {
         let (next_at, delivered_at, dead_at) = match attempt.then {
@@ -164,7 +165,7 @@ impl Transaction<'_> {
         let row = self.sql.first(
             "UPDATE deliveries SET attempts = attempts + 1, leased_until = NULL, next_at = $1, delivered_at = $2, dead_at = $3,
                                    last_attempt_at = $4, last_status = $5, last_error = $6
-             WHERE id = $7 AND fence = $8 RETURNING key_id",
+             WHERE id = $7 AND fence = $8 AND (dead_at IS NULL OR CAST($2 AS BIGINT) IS NOT NULL) RETURNING key_id",
             &[
                 next_at.into(),
                 delivered_at.into(),
@@ -193,13 +194,13 @@ impl Transaction<'_> {
         row.map(|row| Ok(Failing { account: AccountId(row.int(0)?), since: row.time(1)? })).transpose()
     }
 
-    /// Sends nothing more to a webhook until its owner sets it again.
+    /// Sends nothing more to a webhook until its owner sets it again, and gives up what waits for it.
     pub fn disable_webhook(&mut self, key: KeyRow, now: Timestamp) -> Result<(), Fault> {
         self.sql.execute(
             "UPDATE webhooks SET disabled_at = $1 WHERE key_id = $2 AND disabled_at IS NULL",
             &[now.into(), key.0.into()],
         )?;
-        Ok(())
+        bury(self.sql, key, now, i64::MAX)
     }
 
     /// The newest deliveries, of one key or of all; only those that were given up, if asked so.
@@ -287,12 +288,12 @@ fn delivery(row: &Row, key: KeyRow, endpoint: &webhooks::Endpoint) -> Result<Del
     })
 }
 
-/// Gives up what waits for a webhook that is gone; a batch of it.
-fn bury(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<(), Fault> {
+/// Gives up what waits for a webhook that is gone, so many of it.
+pub(super) fn bury(sql: &mut dyn Sql, key: KeyRow, now: Timestamp, most: i64) -> Result<(), Fault> {
     sql.execute(
         "UPDATE deliveries SET next_at = NULL, leased_until = NULL, dead_at = $1, last_error = $2 WHERE id IN
            (SELECT id FROM deliveries WHERE key_id = $3 AND next_at IS NOT NULL ORDER BY next_at LIMIT $4)",
-        &[now.into(), "the webhook is unset or disabled".into(), key.0.into(), BURIED.into()],
+        &[now.into(), "the webhook is unset or disabled".into(), key.0.into(), most.into()],
     )?;
     Ok(())
 }

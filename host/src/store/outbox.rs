@@ -10,7 +10,7 @@ pub(super) fn add_event(sql: &mut dyn Sql, account: i64, event: &NewEvent<'_>) -
         "INSERT INTO deliveries (key_id, account_id, event_id, kind, body, created_at, attempts, next_at, fence)
          SELECT key_id, account_id, $1, $2, $3, CAST($4 AS BIGINT), 0, CAST($4 AS BIGINT), 0 FROM webhooks
          WHERE account_id = $5 AND disabled_at IS NULL AND (events = '' OR ' ' || events || ' ' LIKE '% ' || $2 || ' %')
-           AND key_id IN (SELECT id FROM api_keys WHERE account_id = $5 AND revoked_at IS NULL)",
+           AND EXISTS (SELECT 1 FROM api_keys k WHERE k.id = webhooks.key_id AND k.revoked_at IS NULL)",
         &[event.id.into(), event.kind.into(), event.body.into(), event.at.into(), account.into()],
     )?;
     Ok(())

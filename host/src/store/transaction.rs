@@ -304,8 +304,8 @@ impl AccountBooks for Tenant<'_> {
         webhooks::set(self.sql, self.vault, self.id, key, webhook)
     }
 
-    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault> {
-        webhooks::unset(self.sql, self.id, key)
+    fn unset_webhook(&mut self, key: KeyRow, now: Timestamp) -> Result<(), Fault> {
+        webhooks::unset(self.sql, self.id, key, now)
     }
 
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault> {

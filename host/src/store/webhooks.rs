@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use provisor_providers::books::{AccountId, Fault, KeyRow, LastDelivery, NewWebhook, Webhook};
 use secrecy::SecretString;
 
-use super::Transaction;
 use super::sql::{Row, Sql};
+use super::{Transaction, deliveries};
 use crate::vault::{Place, Vault};
 
 pub(super) fn find(sql: &mut dyn Sql, vault: &Vault, account: i64, key: KeyRow) -> Result<Option<Webhook>, Fault> {
@@ -66,10 +66,9 @@ pub(super) fn set(sql: &mut dyn Sql, vault: &Vault, account: i64, key: KeyRow, n
     Ok(())
 }
 
-/// What waits for the courier is buried by it: there may be much of it.
-pub(super) fn unset(sql: &mut dyn Sql, account: i64, key: KeyRow) -> Result<(), Fault> {
-    sql.execute("DELETE FROM webhooks WHERE key_id = $1 AND account_id = $2", &[key.0.into(), account.into()])?;
-    Ok(())
+pub(super) fn unset(sql: &mut dyn Sql, account: i64, key: KeyRow, now: Timestamp) -> Result<(), Fault> {
+    let gone = sql.execute("DELETE FROM webhooks WHERE key_id = $1 AND account_id = $2", &[key.0.into(), account.into()])?;
+    if gone == 1 { deliveries::bury(sql, key, now, i64::MAX) } else { Ok(()) }
 }
 
 /// A webhook that may be told something.

@@ -89,7 +89,7 @@ async fn deliver(state: Arc<State>, postman: Arc<Postman>, delivery: Delivery) {
     let secrets: Vec<&[u8]> = delivery.secrets.iter().map(|secret| secret.expose_secret().as_bytes()).collect();
     let headers = api.sign_webhook(&secrets, at, delivery.body.as_bytes());
     let letter = Letter { url: &delivery.url, headers, body: &delivery.body };
-    let answer = postman.post(letter).await;
+    let answer = postman.post(&letter).await;
     let now = state.clock.now();
     let mut rng = StdRng::from_seed(state.clock.seed());
     let attempt = match answer {

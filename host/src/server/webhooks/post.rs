@@ -90,14 +90,14 @@ impl Postman {
     }
 
     /// Posts once, and waits for the answer's head.
-    pub(super) async fn post(&self, letter: Letter<'_>) -> Result<Answer, PostError> {
+    pub(super) async fn post(&self, letter: &Letter<'_>) -> Result<Answer, PostError> {
         tokio::time::timeout(TIMEOUT, self.try_post(letter)).await.unwrap_or(Err(PostError::Timeout))
     }
 
-    async fn try_post(&self, letter: Letter<'_>) -> Result<Answer, PostError> {
+    async fn try_post(&self, letter: &Letter<'_>) -> Result<Answer, PostError> {
         // Checked again: the operator's rules may have changed since it was registered.
         let target = Target::parse(letter.url, &self.rules)?;
-        let request = request(&target, &letter)?;
+        let request = request(&target, letter)?;
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(&target)).await;
         match connected.unwrap_or(Err(PostError::ConnectTimeout))? {
             Connection::Plain(stream) => exchange(stream, request).await,

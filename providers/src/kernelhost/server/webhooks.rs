@@ -35,7 +35,7 @@ pub(super) fn set(call: &Call<'_>, books: &mut dyn Books) -> Handled {
         if request.events.is_some() || request.rotate_secret.is_some() {
             return Err(problem::invalid_field("url", "required", "Events and a secret need an address.").into());
         }
-        books.account(call.key.account).unset_webhook(call.key.row)?;
+        books.account(call.key.account).unset_webhook(call.key.row, call.now())?;
         return Ok(ok(&wire::Webhook::default()));
     };
     let target = Target::parse(url, &call.visit.moment.rules.webhooks);

@@ -1,0 +1,160 @@
+//! Mail to resellers: into files, and to a mail server.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+
+use jiff::SignedDuration;
+use provisor::clock::Clock;
+use provisor::server::{MailOptions, MailWay, Options, Smtp, SmtpTls};
+use provisor::store::MailSummary;
+use provisor_providers::books::{Books, Mail};
+use provisor_tests::hooks::until;
+use provisor_tests::house::House;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A mail server that takes everything, or refuses the first of it.
+struct Sink {
+    port: u16,
+    mails: Arc<Mutex<Vec<String>>>,
+}
+
+impl Sink {
+    async fn start(refused: usize) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mails = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&mails);
+        tokio::spawn(async move {
+            let mut connections = 0;
+            while let Ok((stream, _)) = listener.accept().await {
+                connections += 1;
+                // Whoever hangs up early has nothing more to say.
+                let _ended = Self::talk(stream, connections <= refused, &taken).await;
+            }
+        });
+        Self { port, mails }
+    }
+
+    async fn talk(stream: TcpStream, is_refused: bool, mails: &Mutex<Vec<String>>) -> std::io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut lines = BufReader::new(read).lines();
+        write.write_all(b"220 sink\r\n").await?;
+        let mut envelope = Vec::new();
+        while let Some(line) = lines.next_line().await? {
+            let word = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
+            let answer = match word.as_str() {
+                "QUIT" => return write.write_all(b"221 bye\r\n").await,
+                "RCPT" if is_refused => "451 later",
+                "DATA" => {
+                    write.write_all(b"354 go on\r\n").await?;
+                    let mut text = envelope.join("\n") + "\n";
+                    while let Some(line) = lines.next_line().await?.filter(|line| line != ".") {
+                        text += &line;
+                        text.push('\n');
+                    }
+                    mails.lock().unwrap().push(text);
+                    "250 taken"
+                }
+                _ => {
+                    envelope.push(line);
+                    "250 ok"
+                }
+            };
+            write.write_all(format!("{answer}\r\n").as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    fn mails(&self) -> Vec<String> {
+        self.mails.lock().unwrap().clone()
+    }
+}
+
+fn options(way: MailWay) -> Options {
+    let from = "Provisor <provisor@example.org>".parse().unwrap();
+    Options { per_ip_per_minute: 0, mail: Some(MailOptions { from, way }), ..Options::default() }
+}
+
+fn smtp(port: u16) -> MailWay {
+    MailWay::Smtp(Smtp { host: "127.0.0.1".to_owned(), port, tls: SmtpTls::None, credentials: None })
+}
+
+async fn write(house: &House, subject: &'static str, email: &'static str) {
+    let now = house.clock.now();
+    let work = house.store.transact(move |books| {
+        let account = books.create_account("Bücher\r\nBcc: evil@example.net", email, "EUR", now)?;
+        let body = "Grüße.\r\n.\r\nA line with a point alone stands above.\n".to_owned();
+        books.account(account).queue_mail(&Mail { kind: "key.locked".to_owned(), subject: subject.to_owned(), body, at: now })
+    });
+    work.await.unwrap();
+}
+
+fn listed(house: &House) -> Vec<MailSummary> {
+    house.store.read(|books| books.mails(100)).unwrap()
+}
+
+#[tokio::test]
+async fn without_a_server_mail_is_a_file_for_its_owner_alone() {
+    let mut house = House::start().await;
+    write(&house, "Sperre: é\nX-Evil: 1", "owner@example.com").await;
+    until(|| listed(&house)[0].sent_at.is_some(), || "the mail".to_owned()).await;
+    let folder = house.directory().join("mail");
+    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let files: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert_eq!(files[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(files[0].to_str().unwrap().ends_with("-key.locked.eml"));
+    let text = std::fs::read_to_string(&files[0]).unwrap();
+    let head = text.split("\r\n\r\n").next().unwrap();
+    assert!(head.contains("owner@example.com") && head.contains("From: Provisor <provisor@example.org>"), "{head}");
+    assert!(head.lines().all(|line| !line.starts_with("X-Evil") && !line.starts_with("Bcc")), "{head}");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_asked_again() {
+    let sink = Sink::start(2).await;
+    let mut house = House::start_with(options(smtp(sink.port))).await;
+    house.clock.set("2027-01-15T08:00:00Z".parse().unwrap());
+    write(&house, "First", "owner@example.com").await;
+    for (attempts, minutes) in [(1, 1), (2, 4)] {
+        until(|| listed(&house)[0].attempts == attempts, || format!("attempt {attempts}")).await;
+        assert!(listed(&house)[0].last_error.as_ref().unwrap().contains("451"), "{:?}", listed(&house));
+        house.clock.advance(SignedDuration::from_mins(minutes));
+    }
+    until(|| listed(&house)[0].sent_at.is_some(), || "the mail".to_owned()).await;
+    let mails = sink.mails();
+    assert_eq!(mails.len(), 1);
+    let (mail, envelope) = (&mails[0], mails[0].lines().take(3).collect::<Vec<_>>());
+    assert_eq!(envelope[0], "EHLO example.org");
+    assert!(envelope[1].starts_with("MAIL FROM:<provisor@example.org>"), "{mail}");
+    assert!(envelope[2].starts_with("RCPT TO:<owner@example.com>"), "{mail}");
+    assert!(mail.contains("\nSubject: First\n") && mail.contains("\nDate: Fri, 15 Jan 2027 08:00:00"), "{mail}");
+    assert!(!mail.contains("\nBcc"), "{mail}");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn mail_that_never_goes_is_given_up() {
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
+    let mut house = House::start_with(options(smtp(closed))).await;
+    house.clock.set("2027-01-15T08:00:00Z".parse().unwrap());
+    write(&house, "Never", "owner@example.com").await;
+    write(&house, "To nobody", "owner@example.com\r\nBcc: evil@example.net").await;
+    until(
+        || {
+            house.clock.advance(SignedDuration::from_mins(5));
+            listed(&house).iter().all(|mail| mail.dead_at.is_some())
+        },
+        || format!("{:?}", listed(&house)),
+    )
+    .await;
+    let attempts: Vec<u32> = listed(&house).iter().map(|mail| mail.attempts).collect();
+    assert_eq!(attempts[0], 1, "an address that is none is not tried again");
+    assert!(attempts[1] > 2, "{attempts:?}");
+    house.stop().await;
+}

@@ -5,7 +5,9 @@
 pub mod faults;
 pub mod house;
 pub mod http;
+pub mod one_key;
 pub mod raw;
 pub mod resellers;
 pub mod rounds;
+pub mod shipped;
 pub mod world;

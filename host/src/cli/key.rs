@@ -63,7 +63,7 @@ struct Create {
     /// Which API
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// What it may do: names from the API's documentation, or `all` [default: reading, credentials aside]
+    /// What it may do: names from the API's documentation, `all` or `none` [default: reading, credentials aside]
     #[arg(long, value_delimiter = ',', value_name = "SCOPES")]
     scopes: Vec<String>,
     /// Where it may be used from, as address or network; GP keys are found by exactly one address
@@ -164,6 +164,9 @@ fn scopes(api: &dyn Api, asked: Vec<String>) -> Result<Vec<String>, Failure> {
     }
     if asked == ["all"] {
         return Ok(known.iter().map(|scope| scope.name.to_owned()).collect());
+    }
+    if asked == ["none"] {
+        return Ok(Vec::new());
     }
     match asked.iter().find(|name| known.iter().all(|scope| scope.name != **name)) {
         None => Ok(asked),

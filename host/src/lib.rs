@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod egress;
+pub mod paper;
 pub mod plugin;
 pub mod server;
 pub mod store;

@@ -14,9 +14,10 @@ use provisor::audit::{Verdict, verify};
 use provisor::store::Store;
 use provisor::vault::Vault;
 use provisor_providers::money::Minor;
+use provisor_tests::daemon::Daemon;
 use provisor_tests::http::Http;
 use provisor_tests::resellers::{KernelHostKey, unique};
-use provisor_tests::shipped::{Server, is_long, kernelhost_key, reseller};
+use provisor_tests::shipped::{is_long, kernelhost_key, reseller, serve};
 use serde_json::Value;
 
 const CLIENTS: usize = 8;
@@ -45,7 +46,7 @@ struct Client {
 }
 
 impl Client {
-    fn meet(&mut self, server: &Server) {
+    fn meet(&mut self, server: &Daemon) {
         self.key.base_url = server.base_url("kernelhost");
         self.key.http = Http::default();
     }
@@ -117,7 +118,7 @@ async fn orders_survive_kill_9_exactly_once() {
         (0..CLIENTS).map(|_| Client { key: key.clone(), intents: Vec::new(), lost_answers: 0 }).collect();
     let mut unanswered = 0;
     for _ in 0..rounds {
-        let server = Server::start(data);
+        let server = serve(data);
         let running = clients.into_iter().map(|mut client| {
             client.meet(&server);
             tokio::spawn(client.order_on())
@@ -131,7 +132,7 @@ async fn orders_survive_kill_9_exactly_once() {
         }
         unanswered += clients.iter().flat_map(|client| &client.intents).filter(|intent| intent.answer.is_none()).count();
     }
-    let server = Server::start(data);
+    let server = serve(data);
     for client in &mut clients {
         client.meet(&server);
         assert!(client.settle().await, "the last server answers everything");

@@ -12,7 +12,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use provisor::store::{NewKey, Store};
-use provisor::vault::Vault;
 use provisor_providers::books::{AccountId, Books, Entry, Fault, License};
 use provisor_providers::contract::{self, Call, Order, Outcome, Problem, Property, ServiceRef, State};
 use provisor_providers::gp::{Client, Server, hash, password};
@@ -21,6 +20,7 @@ use provisor_providers::money::Minor;
 use provisor_providers::outside::{Outside, SendError};
 use provisor_providers::provisioning::{Connection, Provisioning};
 use provisor_providers::server::{Admission, From, Key, KeyLimits, Keys, Moment, Rules, Server as _, Step, Visit};
+use provisor_tests::book::{Book, Engine};
 use secrecy::SecretString;
 
 const KEY: &str = "wF3E2mEex6yPup8tn6Cvn6dvJipU1LBPSSHkebbo";
@@ -41,7 +41,7 @@ struct House {
     count: Cell<u64>,
     rules: RefCell<Rules>,
     account: AccountId,
-    _directory: tempfile::TempDir,
+    _book: Book,
 }
 
 struct FromStore<'a>(&'a Store);
@@ -66,10 +66,8 @@ struct Said {
 
 impl House {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Vault::create_key(directory.path(), &[7; 32]).unwrap();
-        let vault = Arc::new(Vault::open(directory.path()).unwrap());
-        let store = Store::open_sqlite(&directory.path().join("book.db"), vault).unwrap();
+        let book = Book::new(Engine::of_module(module_path!()));
+        let store = book.open();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let now = Timestamp::from_second(START).unwrap();
         let mut house = Self {
@@ -79,7 +77,7 @@ impl House {
             count: Cell::new(0),
             rules: RefCell::default(),
             account: AccountId(0),
-            _directory: directory,
+            _book: book,
         };
         house.account = house.reseller(KEY, &[HERE, ALSO_HERE], "EUR", PLENTY);
         house.reseller(OTHER_KEY, &[THERE], "EUR", KeyLimits::default());

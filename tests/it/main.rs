@@ -7,8 +7,12 @@ mod conformance;
 mod crash;
 mod foreign_clients;
 mod gp_books;
+#[path = "gp_books.rs"]
+mod gp_books_on_postgres;
 mod house;
 mod kernelhost_books;
+#[path = "kernelhost_books.rs"]
+mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
 mod nginx;
@@ -17,4 +21,7 @@ mod primitives;
 mod properties;
 mod redaction;
 mod simulation;
+mod store;
+#[path = "store.rs"]
+mod store_on_postgres;
 mod vectors;

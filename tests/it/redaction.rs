@@ -9,7 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use provisor_tests::http::{Answer, Http};
 use provisor_tests::resellers::unique;
-use provisor_tests::shipped::{Server, kernelhost_key, reseller};
+use provisor_tests::shipped::{kernelhost_key, reseller, serve_logging};
 use secrecy::ExposeSecret;
 
 const ORDER: &str = r#"{"product_id":42,"billing_cycle":"monthly"}"#;
@@ -48,7 +48,7 @@ async fn a_secret_in_the_wrong_place_stays_a_secret() {
     std::fs::create_dir(&data).unwrap();
     let mut key = kernelhost_key(&data, &reseller(&data, "100.00"), "all");
     let log = directory.path().join("log");
-    let server = Server::start_logging(&data, "trace", File::create(&log).unwrap().into());
+    let server = serve_logging(&data, "trace", File::create(&log).unwrap().into());
     key.base_url = server.base_url("kernelhost");
     let now = Timestamp::now().as_second();
     let http = Http::default();

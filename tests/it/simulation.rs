@@ -163,10 +163,11 @@ impl<'a> World<'a> {
     }
 
     fn top_up(&mut self, cents: i64) {
-        let (account, now) = (self.account, self.now);
-        let work = self
-            .store()
-            .transact(move |books| books.credit(account, Minor(cents), &Entry { at: now, kind: "top-up", reference: "" }));
+        let (account, moment) = (self.account, self.moment());
+        let work = self.store().transact(move |books| {
+            books.credit(account, Minor(cents), &Entry { at: moment.now, kind: "top-up", reference: "" })?;
+            Server.credited(&moment, account, books)
+        });
         self.runtime.block_on(work).unwrap();
         self.credited += cents;
     }

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
 
+pub mod book;
+pub mod daemon;
 pub mod faults;
 pub mod house;
 pub mod http;
 pub mod one_key;
+pub mod postgres;
 pub mod raw;
 pub mod resellers;
 pub mod rounds;

@@ -1,24 +1,17 @@
 //! The shipped binary as a process, and the tools from outside that try it.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::daemon::{Daemon, binary};
 use crate::http::Http;
 use crate::resellers::KernelHostKey;
 
-/// Where cargo builds to, seen from this test's own binary.
-fn target() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(3).unwrap().to_owned()
-}
-
 /// A program of the Python environment that `tests/run` makes.
 pub fn python(program: &str) -> PathBuf {
-    let path = target().join("python/bin").join(program);
+    let path = binary().ancestors().nth(2).unwrap().join("python/bin").join(program);
     assert!(path.exists(), "{} is missing: `tests/run` installs it from tests/python.txt", path.display());
     path
 }
@@ -30,9 +23,7 @@ pub fn is_long() -> bool {
 
 /// The binary on a data directory, in an environment of its own.
 pub fn provisor(data: &Path) -> Command {
-    let binary = target().join("release/provisor");
-    assert!(binary.exists(), "{} is missing: run `cargo build --release -p provisor` first", binary.display());
-    let mut command = Command::new(binary);
+    let mut command = Command::new(binary());
     command
         .env_clear()
         .envs([("PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE", "0"), ("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "0")]);
@@ -61,48 +52,14 @@ pub fn kernelhost_key(data: &Path, reseller: &str, scopes: &str) -> KernelHostKe
     KernelHostKey { id: text("key"), secret: text("secret").into(), base_url: String::new(), http: Http::default() }
 }
 
-/// A running server, killed when it is dropped.
-pub struct Server {
-    process: Child,
-    /// Where it listens.
-    pub address: SocketAddr,
+/// A server on a free port of loopback, which logs nothing.
+pub fn serve(data: &Path) -> Daemon {
+    serve_logging(data, "error", Stdio::null())
 }
 
-impl Server {
-    /// Starts on a free port of loopback, and returns once it listens.
-    pub fn start(data: &Path) -> Self {
-        Self::start_logging(data, "error", Stdio::null())
-    }
-
-    /// The same with a log of this level.
-    pub fn start_logging(data: &Path, level: &str, log: Stdio) -> Self {
-        let mut command = provisor(data);
-        command.args(["--log", level, "serve", "--server", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(log);
-        let mut process = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}`"));
-        let address = listening["server"].as_str().unwrap().parse().unwrap();
-        Self { process, address }
-    }
-
-    /// The base URL of an API.
-    pub fn base_url(&self, provider: &str) -> String {
-        let mount = provisor_providers::find(provider).unwrap().server.mount();
-        format!("http://{}{mount}", self.address)
-    }
-
-    /// SIGKILL: nothing of it runs any more when this returns.
-    pub fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
+/// The same with a log of this level.
+pub fn serve_logging(data: &Path, level: &str, log: Stdio) -> Daemon {
+    let mut command = provisor(data);
+    command.args(["--log", level, "serve", "--server", "127.0.0.1:0"]).stderr(log);
+    Daemon::start(command)
 }

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use provisor_providers::books::Fault;
+use secrecy::SecretString;
 use tokio::runtime::Runtime;
 
 use super::{Context, Failure};
 use crate::clock::{Clock, System};
-use crate::config::{Config, StoreUrl, prepare_data};
-use crate::store::Store;
+use crate::config::{Config, Environment, StoreUrl, prepare_data};
+use crate::store::{Store, first_master_key};
 use crate::vault::Vault;
 
 /// The data directory in use: made if it was absent, known to be writable.
@@ -16,6 +18,7 @@ pub(super) struct Home {
     pub(super) directory: PathBuf,
     pub(super) config: Config,
     pub(super) vault: Arc<Vault>,
+    database_password: Option<SecretString>,
 }
 
 impl Context {
@@ -24,17 +27,16 @@ impl Context {
         let directory = self.paths.data()?;
         let config = self.paths.configuration(&self.environment)?;
         prepare_data(&directory).map_err(Failure::usage)?;
-        let mut vault = Vault::open(&directory).map_err(Failure::usage)?;
+        let vault = Arc::new(Vault::open(&directory).map_err(Failure::usage)?);
+        let database_password = database_password(&config, &self.environment)?;
+        let mut home = Home { directory, config, vault, database_password };
         // A book without its key is not new: it stays sealed until the operator puts the key back.
-        if vault.is_sealed() && !book_file(&directory, &config).exists() {
-            let file = Vault::create_key(&directory, &System.seed()).map_err(Failure::failed)?;
-            tracing::warn!(
-                "made a master key: {}. Keep a copy of it elsewhere: without it, no secret in the book can be read",
-                file.display()
-            );
-            vault = Vault::open(&directory).map_err(Failure::failed)?;
+        if home.vault.is_sealed()
+            && let Some(vault) = home.first_key()?
+        {
+            home.vault = Arc::new(vault);
         }
-        Ok(Home { directory, config, vault: Arc::new(vault) })
+        Ok(home)
     }
 
     /// The book. Other processes may have it open too.
@@ -43,19 +45,53 @@ impl Context {
     }
 }
 
-impl Home {
-    /// The book of this directory.
-    pub(super) fn book(&self) -> Result<Store, Failure> {
-        let file = book_file(&self.directory, &self.config);
-        Store::open_sqlite(&file, Arc::clone(&self.vault)).map_err(|error| {
-            Failure::failed(anyhow::Error::from(error).context(format!("cannot open the book {}", file.display())))
-        })
+/// Read only where there is a database that may ask for it.
+fn database_password(config: &Config, environment: &Environment) -> Result<Option<SecretString>, Failure> {
+    match (&config.store.url, &config.store.password) {
+        (StoreUrl::Postgres(_), Some(password)) => password.read(environment).map(Some).map_err(Failure::usage),
+        _ => Ok(None),
     }
 }
 
-fn book_file(directory: &std::path::Path, config: &Config) -> PathBuf {
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    directory.join(path)
+impl Home {
+    /// The book of this directory's configuration.
+    pub(super) fn book(&self) -> Result<Store, Failure> {
+        let vault = Arc::clone(&self.vault);
+        let url = &self.config.store.url;
+        let opened = match url {
+            StoreUrl::Sqlite(path) => Store::open_sqlite(&self.directory.join(path), vault),
+            StoreUrl::Postgres(url) => Store::open_postgres(url, self.database_password.as_ref(), vault),
+        };
+        opened.map_err(|fault| self.cannot_open(fault))
+    }
+
+    /// The first master key of a new book.
+    fn first_key(&self) -> Result<Option<Vault>, Failure> {
+        let make = || {
+            let file = Vault::create_key(&self.directory, &System.seed())?;
+            tracing::warn!(
+                "made a master key: {}. Keep a copy of it elsewhere: without it, no secret in the book can be read",
+                file.display()
+            );
+            Vault::open(&self.directory)
+        };
+        match &self.config.store.url {
+            StoreUrl::Sqlite(path) if self.directory.join(path).exists() => Ok(None),
+            StoreUrl::Sqlite(_) => make().map(Some).map_err(Failure::failed),
+            StoreUrl::Postgres(url) => {
+                let make = || make().map_err(|error| Fault(error.to_string()));
+                first_master_key(url, self.database_password.as_ref(), make).map_err(|fault| self.cannot_open(fault))
+            }
+        }
+    }
+
+    fn cannot_open(&self, fault: Fault) -> Failure {
+        let what = match &self.config.store.url {
+            StoreUrl::Sqlite(path) => self.directory.join(path).display().to_string(),
+            StoreUrl::Postgres(_) => self.config.store.url.to_string(),
+        };
+        Failure::failed(anyhow::Error::from(fault).context(format!("cannot open the book {what}")))
+    }
 }
 
 /// Runs a command's asynchronous part.

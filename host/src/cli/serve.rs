@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -12,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::book::block_on;
 use super::{Context, Exit, Failure};
 use crate::clock::System;
-use crate::config::Config;
-use crate::server::{Options, start};
+use crate::config::{CardGateway, Config};
+use crate::server::{Gateway, Options, start};
 
 /// Serve the providers' APIs to resellers
 #[derive(Args)]
@@ -69,6 +70,11 @@ fn options(config: &Config) -> Options {
     Options {
         trusted_proxies: server.trusted_proxies.iter().map(|network| network.0).collect(),
         per_ip_per_minute: server.limits.per_ip_per_minute,
+        gateway: match server.cards.gateway {
+            CardGateway::None => Gateway::None,
+            CardGateway::Simulated => Gateway::Simulated,
+        },
+        gateway_timeout: Duration::from_millis(u64::from(server.cards.timeout_ms)),
         rules: config.rules(),
     }
 }

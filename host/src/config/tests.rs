@@ -19,7 +19,8 @@ fn the_file_is_the_default() {
     let shown = parse(&every_setting(), &[]).unwrap();
     assert_eq!(shown.gateway, Some(Gateway::default()));
     assert_eq!(shown.server, Some(Server::default()));
-    assert_eq!((shown.store, shown.plugin), (Store::default(), Plugin::default()));
+    assert_eq!((shown.store.url, shown.plugin), (StoreUrl::default(), Plugin::default()));
+    assert_eq!(shown.store.password, Some(SecretRef::Env("PROVISOR_DATABASE_PASSWORD".into())));
     let profile = &shown.profiles["kh-main"];
     assert_eq!(profile.secret, SecretRef::Env("KH_SECRET".into()));
     assert_eq!(profile.key, Some(Value::Reference(SecretRef::Env("KH_KEY".into()))));
@@ -30,7 +31,8 @@ fn the_file_is_the_default() {
 #[test]
 fn the_file_shows_every_setting() {
     let shown: toml::Table = toml::from_str(&every_setting()).unwrap();
-    let config = Config { gateway: Some(Gateway::default()), server: Some(Server::default()), ..Config::default() };
+    let store = Store { password: Some(SecretRef::Env(String::new())), ..Store::default() };
+    let config = Config { gateway: Some(Gateway::default()), server: Some(Server::default()), store, ..Config::default() };
     let known = toml::Table::try_from(&config).unwrap();
     for (section, settings) in &known {
         same_keys(section, settings, &shown[section]);
@@ -83,7 +85,7 @@ fn an_error_names_file_line_column_and_key() {
         ("[gateway]\nlisten = '8080'", "provisor.toml:2:1: gateway.listen: `8080` is neither an address and port"),
         ("[gateway]\nlisten = 'unix:'", "provisor.toml:2:1: gateway.listen: after `unix:` comes the path"),
         ("[server]\ntrusted_proxies = ['10.0.0.0/8', 'proxy']", "provisor.toml:2:1: server.trusted_proxies: `proxy` is neither"),
-        ("[store]\nurl = 'postgres://u:p@h/d'", "provisor.toml:2:1: store.url: PostgreSQL is not supported by this version"),
+        ("[store]\nurl = 'postgres://u:p@h/d'", "provisor.toml:2:1: store.url: no password belongs into the address"),
         ("[store]\nurl = 'provisor.db'", "provisor.toml:2:1: store.url: a store is `sqlite:PATH`"),
         ("[profiles.x]\nprovider = 'kernelhost'", "provisor.toml:1:11: profiles.x: missing field `secret`"),
         (&format!("{PROFILE}extra = 1"), "provisor.toml:5:1: profiles.x.extra: unknown key; known here: provider, base_url"),
@@ -111,6 +113,8 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
     for text in [
         format!("{PROFILE}settings = {{ webhook_secret = 'hunter2' }}"),
         PROFILE.replace("https://", "https://me:hunter2@"),
+        "[store]\nurl = 'postgres://me:hunter2@h/d'".to_owned(),
+        "[store]\npassword = 'hunter2'".to_owned(),
         PROFILE.replace("{ env = 'S' }", "'hunter2"),
         PROFILE.replace("secret = { env = 'S' }", "scret = 'hunter2'"),
     ] {

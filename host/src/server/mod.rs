@@ -4,6 +4,8 @@
 
 mod addresses;
 mod between;
+mod cards;
+mod errands;
 mod keys;
 mod schedule;
 mod visit;
@@ -26,6 +28,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::addresses::Addresses;
+pub use self::cards::SIMULATED_TOKENS;
+use self::cards::{CardGateway, NoGateway, Simulated};
 use self::keys::KeyCache;
 use crate::clock::Clock;
 use crate::store::Store;
@@ -41,6 +45,9 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// Admissions with a body at a time: they may derive a key, which takes a core and 19 MiB.
 const ADMISSIONS: usize = 8;
 
+/// Errands at a time, over all providers.
+const ERRANDS: usize = 16;
+
 /// What the operator may choose.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -48,13 +55,32 @@ pub struct Options {
     pub trusted_proxies: Vec<IpNet>,
     /// Requests per minute from one address; 0 for no limit.
     pub per_ip_per_minute: u32,
+    /// What charges cards.
+    pub gateway: Gateway,
+    /// How long it may take for a charge; shorter than [`Rules::charge_lease`].
+    pub gateway_timeout: Duration,
     /// What the providers' servers go by.
     pub rules: Rules,
 }
 
+/// What charges cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// Nothing does.
+    None,
+    /// A bank in the book, for tests and for trying out.
+    Simulated,
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { trusted_proxies: Vec::new(), per_ip_per_minute: 600, rules: Rules::default() }
+        Self {
+            trusted_proxies: Vec::new(),
+            per_ip_per_minute: 600,
+            gateway: Gateway::Simulated,
+            gateway_timeout: Duration::from_secs(20),
+            rules: Rules::default(),
+        }
     }
 }
 
@@ -88,6 +114,8 @@ pub(crate) struct State {
     addresses: Addresses,
     keys: KeyCache,
     admissions: Semaphore,
+    gateway: Box<dyn CardGateway>,
+    errands: Arc<Semaphore>,
 }
 
 /// The API that serves a path, and the prefix that is not its own.
@@ -101,7 +129,13 @@ pub(crate) fn mounted(path: &str) -> Option<(&'static dyn Api, &'static str)> {
 /// Serves the providers' APIs on a listener.
 pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options: Options) -> io::Result<Running> {
     let address = listener.local_addr()?;
+    let gateway: Box<dyn CardGateway> = match options.gateway {
+        Gateway::None => Box::new(NoGateway),
+        Gateway::Simulated => Box::new(Simulated { store: store.clone(), clock: Arc::clone(&clock) }),
+    };
     let state = Arc::new(State {
+        gateway,
+        errands: Arc::new(Semaphore::new(ERRANDS)),
         store,
         clock,
         addresses: Addresses::new(options.per_ip_per_minute),

@@ -72,7 +72,7 @@ async fn work_off(state: &State, mut work: Work) -> Result<Option<(Response, Dur
         match commit(&state.store, work).await? {
             Step::Answer { response, floor } => return Ok(Some((response, floor))),
             Step::Stale => return Ok(None),
-            Step::Between { need, then } => work = then(between::meet(need).await),
+            Step::Between { need, then } => work = then(between::meet(state, need).await),
         }
     }
     tracing::error!("a request wants more than {TRANSACTIONS_MAX} transactions");
@@ -102,10 +102,16 @@ async fn admit(state: &Arc<State>, api: &'static dyn Api, visit: Arc<Visit>, dis
     })
 }
 
-/// No audit row, no answer: whatever keeps the transaction from committing, the caller is told to come again.
+/// No audit row, no answer: whatever keeps the transaction from committing, the caller is told to come again, or that it is not
+/// known what became of the request.
 async fn commit(store: &Store, work: Work) -> Result<Step, TurnedAway> {
     store.transact(move |books| work(books)).await.map_err(|error| match error {
         StoreError::Busy => TurnedAway::Busy,
+        // Nobody may read "not executed" into the answer: a repeat under the same idempotency key finds out.
+        StoreError::Unknown => {
+            tracing::error!(%error, "whether a request was executed is not known");
+            TurnedAway::Internal
+        }
         StoreError::Fault(_) | StoreError::NotDone => {
             tracing::error!(%error, "a request was not executed");
             TurnedAway::Busy

@@ -240,9 +240,7 @@ impl Transaction<'_> {
             return Ok(());
         }
         let catalogue = Catalogue::parse(DEFAULT).map_err(|error| Fault(format!("default catalogue: {error}")))?;
-        self.sql.batch("BEGIN IMMEDIATE")?;
-        self.import(&catalogue)?;
-        self.sql.batch("COMMIT")
+        self.import(&catalogue)
     }
 }
 
@@ -298,6 +296,11 @@ pub(super) fn take_stock(sql: &mut dyn Sql, product: i64, quantity: u32) -> Resu
         &[quantity.into(), product.into()],
     )?;
     Ok(taken == 1)
+}
+
+pub(super) fn return_stock(sql: &mut dyn Sql, product: i64, quantity: u32) -> Result<(), Fault> {
+    sql.execute("UPDATE products SET stock = stock + $1 WHERE id = $2", &[quantity.into(), product.into()])?;
+    Ok(())
 }
 
 pub(super) fn packages(sql: &mut dyn Sql) -> Result<Vec<Package>, Fault> {

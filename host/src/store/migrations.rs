@@ -5,23 +5,16 @@ use sha2::{Digest, Sha256};
 
 use super::sql::Sql;
 
-const MIGRATIONS: &[(i64, &str)] =
-    &[(1, include_str!("migrations/0001_books.sql")), (2, include_str!("migrations/0002_outboxes.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("migrations/0001_books.sql")),
+    (2, include_str!("migrations/0002_outboxes.sql")),
+    (4, include_str!("migrations/0004_billing.sql")),
+    (6, include_str!("migrations/0006_use.sql")),
+];
 
-/// Brings the schema up to date in one transaction. A book written by a newer version, or by one whose migrations differ, is
+/// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is
 /// refused untouched.
 pub(crate) fn run(engine: &mut dyn Sql) -> Result<(), Fault> {
-    engine.batch("BEGIN IMMEDIATE")?;
-    match missing(engine) {
-        Ok(()) => engine.batch("COMMIT"),
-        Err(fault) => {
-            engine.batch("ROLLBACK")?;
-            Err(fault)
-        }
-    }
-}
-
-fn missing(engine: &mut dyn Sql) -> Result<(), Fault> {
     engine.batch("CREATE TABLE IF NOT EXISTS migrations (version BIGINT NOT NULL PRIMARY KEY, sha256 TEXT NOT NULL)")?;
     let newest =
         engine.first("SELECT MAX(version) FROM migrations", &[])?.and_then(|row| row.opt_int(0).transpose()).transpose()?;
@@ -34,15 +27,11 @@ fn missing(engine: &mut dyn Sql) -> Result<(), Fault> {
             Some(row) if row.text(0)? == checksum => {}
             Some(_) => return Err(Fault(format!("migration {version} of this book is not the one of this program"))),
             None => {
-                engine.batch(&for_sqlite(text))?;
+                engine.batch(&engine.dialect().schema(text))?;
                 let values = [(*version).into(), checksum.as_str().into()];
                 engine.execute("INSERT INTO migrations (version, sha256) VALUES ($1, $2)", &values)?;
             }
         }
     }
     Ok(())
-}
-
-fn for_sqlite(text: &str) -> String {
-    text.replace("{id}", "INTEGER PRIMARY KEY").replace("{bytes}", "BLOB")
 }

@@ -4,12 +4,15 @@ mod accounts;
 mod audit_log;
 mod catalogue;
 mod idempotency;
+mod invoices;
 mod keys;
 mod licenses;
 mod master_keys;
 mod migrations;
 mod orders;
 mod outbox;
+mod payments;
+mod postgres;
 mod services;
 mod sql;
 mod sqlite;
@@ -21,31 +24,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use provisor_providers::books::Fault;
 use rusqlite::Connection;
+use secrecy::SecretString;
 use tokio::sync::oneshot;
 
 pub use self::audit_log::StoredAuditRow;
 pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::keys::{KeySummary, NewKey};
+use self::postgres::Pool;
 use self::sqlite::{Done, Sqlite, Writer};
 pub use self::transaction::Transaction;
+use crate::config::PostgresUrl;
 use crate::vault::Vault;
 
 /// How many reading connections are kept.
 const READERS: usize = 4;
 
-/// A book. Cheap to clone; the last clone dropped ends the writer after what is queued.
+/// A book. Cheap to clone; the last clone dropped ends its writers after what is queued.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    writer: Writer,
-    readers: Mutex<Vec<Connection>>,
-    path: std::path::PathBuf,
+    engine: Engine,
     vault: Arc<Vault>,
     sealed: bool,
 }
 
-/// Why work was not done. In every case nothing of it stays.
+enum Engine {
+    Sqlite { writer: Writer, readers: Mutex<Vec<Connection>>, path: std::path::PathBuf },
+    Postgres(Pool),
+}
+
+/// Why work was not done. Nothing of it stays, unless that is not known.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The queue is full: try again in a moment.
@@ -57,54 +66,66 @@ pub enum StoreError {
     /// It panicked, or the book could not be written at all; the log says which.
     #[error("the work on the store was not done; the log says why")]
     NotDone,
+    /// The connection to the database broke while the work was committed.
+    #[error("it is not known whether the work on the store was done")]
+    Unknown,
 }
 
 impl Store {
     /// Opens the book in a SQLite file, brings its schema up to date and fills an empty one with the default catalogue.
     pub fn open_sqlite(path: &Path, vault: Arc<Vault>) -> Result<Self, Fault> {
         let connection = sqlite::open_writer(path)?;
-        let mut engine = Sqlite(&connection);
-        migrations::run(&mut engine)?;
-        let mut books = Transaction::new(&mut engine, &vault);
-        books.seed()?;
-        let sealed = !books.know_master_keys()?;
+        let sealed = sqlite::alone(&connection, |sql| prepare(sql, &vault))?;
         let writer = Writer::start(connection).map_err(|error| Fault(format!("cannot start the writer: {error}")))?;
-        Ok(Self(Arc::new(Inner { writer, readers: Mutex::default(), path: path.to_owned(), vault, sealed })))
+        let engine = Engine::Sqlite { writer, readers: Mutex::default(), path: path.to_owned() };
+        Ok(Self(Arc::new(Inner { engine, vault, sealed })))
+    }
+
+    /// Opens the book in a PostgreSQL database, which other hosts may have open too. Otherwise as [`Store::open_sqlite`].
+    pub fn open_postgres(url: &PostgresUrl, password: Option<&SecretString>, vault: Arc<Vault>) -> Result<Self, Fault> {
+        let (pool, sealed) = Pool::open(url, password, |sql| prepare(sql, &vault))?;
+        Ok(Self(Arc::new(Inner { engine: Engine::Postgres(pool), vault, sealed })))
     }
 
     /// Runs work in a transaction and returns once it has committed. Work that fails or panics takes back its own writes alone.
     /// It may be run more than once; only the last run's writes stay.
-    pub async fn transact<T, W>(&self, mut work: W) -> Result<T, StoreError>
+    pub async fn transact<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         W: FnMut(&mut Transaction<'_>) -> Result<T, Fault> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
         let vault = Arc::clone(&self.0.vault);
-        let job = Box::new(move |engine: &mut dyn sql::Sql| {
-            let result = work(&mut Transaction::new(engine, &vault));
-            let keep = result.is_ok();
-            let reply = Box::new(move |committed: Result<(), Fault>| {
-                // A caller that has gone away does not want the answer.
-                let _unheard = sender.send(committed.and(result));
-            });
-            Done { keep, reply }
-        });
-        self.0.writer.submit(job).map_err(|_| StoreError::Busy)?;
-        match receiver.await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(StoreError::NotDone),
+        let mut asked = Asked { work, vault, result: None, sender };
+        match &self.0.engine {
+            Engine::Sqlite { writer, .. } => {
+                let job = Box::new(move |engine: &mut dyn sql::Sql| {
+                    let keep = postgres::Job::run(&mut asked, engine);
+                    let reply = |committed: Result<(), Fault>| {
+                        postgres::Job::reply(Box::new(asked), committed.map_err(StoreError::from));
+                    };
+                    Done { keep, reply: Box::new(reply) }
+                });
+                writer.submit(job).map_err(|_| StoreError::Busy)?;
+            }
+            Engine::Postgres(pool) => pool.submit(Box::new(asked))?,
         }
+        receiver.await.unwrap_or(Err(StoreError::NotDone))
     }
 
     /// Runs a query on a reading connection, on this thread. It sees everything committed before it began.
     pub fn read<T>(&self, query: impl FnOnce(&mut Transaction<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        let connection = match self.readers().pop() {
-            Some(connection) => connection,
-            None => sqlite::open_reader(&self.0.path)?,
+        let vault = &self.0.vault;
+        let (readers, path) = match &self.0.engine {
+            Engine::Sqlite { readers, path, .. } => (readers, path),
+            Engine::Postgres(pool) => return pool.read(|sql| query(&mut Transaction::new(sql, vault))),
         };
-        let result = query(&mut Transaction::new(&mut Sqlite(&connection), &self.0.vault));
-        let mut readers = self.readers();
+        // A panic while the list was held left a list: there is nothing half done in it.
+        let readers = || readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = readers().pop();
+        let connection = kept.map_or_else(|| sqlite::open_reader(path), Ok)?;
+        let result = query(&mut Transaction::new(&mut Sqlite(&connection), vault));
+        let mut readers = readers();
         if readers.len() < READERS {
             readers.push(connection);
         }
@@ -115,156 +136,70 @@ impl Store {
     pub fn is_sealed(&self) -> bool {
         self.0.sealed
     }
+}
 
-    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        // A panic while the list was held left a list: there is nothing half done in it.
-        self.0.readers.lock().unwrap_or_else(PoisonError::into_inner)
+/// On a book that is about to be opened: its schema, the default catalogue. Whether it stays sealed.
+fn prepare(sql: &mut dyn sql::Sql, vault: &Vault) -> Result<bool, Fault> {
+    migrations::run(sql)?;
+    let mut books = Transaction::new(sql, vault);
+    books.seed()?;
+    Ok(!books.know_master_keys()?)
+}
+
+/// For a host without a master key, on a database that others may share: a book that knows no key either gets its first from
+/// `make`, while no other host can do the same. Otherwise nothing; the host then stays sealed until it is given the others' key.
+pub fn first_master_key(
+    url: &PostgresUrl,
+    password: Option<&SecretString>,
+    make: impl FnOnce() -> Result<Vault, Fault>,
+) -> Result<Option<Vault>, Fault> {
+    postgres::once(url, password, |sql| {
+        migrations::run(sql)?;
+        if sql.first("SELECT 1 FROM master_keys LIMIT 1", &[])?.is_some() {
+            return Ok(None);
+        }
+        let vault = make()?;
+        Transaction::new(sql, &vault).know_master_keys()?;
+        Ok(Some(vault))
+    })
+}
+
+/// Work that was handed in, and whom to tell.
+struct Asked<T, W> {
+    work: W,
+    vault: Arc<Vault>,
+    result: Option<Result<T, Fault>>,
+    sender: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, W> postgres::Job for Asked<T, W>
+where
+    T: Send,
+    W: FnMut(&mut Transaction<'_>) -> Result<T, Fault> + Send,
+{
+    fn run(&mut self, sql: &mut dyn sql::Sql) -> bool {
+        self.result = None;
+        self.result.insert((self.work)(&mut Transaction::new(sql, &self.vault))).is_ok()
+    }
+
+    fn reply(self: Box<Self>, result: Result<(), StoreError>) {
+        let Self { result: worked, sender, .. } = *self;
+        let result = result.and_then(|()| worked.map_or(Err(StoreError::NotDone), |worked| Ok(worked?)));
+        // A caller that has gone away does not want the answer.
+        let _unheard = sender.send(result);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use jiff::Timestamp;
-    use provisor_providers::books::{Attempted, Books, Entry, Keep};
-    use provisor_providers::money::Minor;
-
     use super::*;
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(1_800_000_000).unwrap()
-    }
-
-    fn open(directory: &Path) -> Store {
-        if !directory.join("master.key.v1").exists() {
-            Vault::create_key(directory, &[7; 32]).unwrap();
-        }
-        Store::open_sqlite(&directory.join("book.db"), Arc::new(Vault::open(directory).unwrap())).unwrap()
-    }
-
-    const ENTRY: fn() -> Entry<'static> = || Entry { at: now(), kind: "test", reference: "1" };
-
-    async fn balance(store: &Store, id: provisor_providers::books::AccountId) -> Minor {
-        store.transact(move |books| Ok(books.account(id).profile()?.balance)).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn work_that_fails_or_panics_takes_back_its_own_writes_and_no_neighbours() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = open(directory.path());
-        let id = store.transact(|books| books.create_account("A", "a@example.com", "EUR", now())).await.unwrap();
-        // Queued while the writer sleeps, so that the three share one commit.
-        let slow = store.transact(|_| {
-            std::thread::sleep(Duration::from_millis(50));
-            Ok(())
-        });
-        let good = store.transact(move |books| books.credit(id, Minor(100), &ENTRY()));
-        let failing = store.transact(move |books| {
-            books.credit(id, Minor(1000), &ENTRY())?;
-            Err::<(), _>(Fault("on purpose".to_owned()))
-        });
-        let panicking = store.transact(move |books| {
-            books.credit(id, Minor(10_000), &ENTRY())?;
-            if books.has_account(id)? { panic!("on purpose") } else { Ok(()) }
-        });
-        let (_, good, failing, panicking) = tokio::join!(slow, good, failing, panicking);
-        assert_eq!(good.unwrap(), Some(Minor(100)));
-        assert!(matches!(failing, Err(StoreError::Fault(_))));
-        assert!(matches!(panicking, Err(StoreError::NotDone)));
-        assert_eq!(balance(&store, id).await, Minor(100));
-    }
-
-    #[tokio::test]
-    async fn what_broke_inside_an_attempt_is_undone_and_what_stands_outside_stays() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = open(directory.path());
-        let id = store.transact(|books| books.create_account("A", "a@example.com", "EUR", now())).await.unwrap();
-        let attempts = store.transact(move |books| {
-            books.credit(id, Minor(100), &ENTRY())?;
-            let undone = books.attempt(&mut |books| {
-                books.account(id).charge(Minor(10), &ENTRY())?;
-                Ok(Keep::Undo)
-            })?;
-            let broke = books.attempt(&mut |books| {
-                books.account(id).charge(Minor(10), &ENTRY())?;
-                panic!("on purpose")
-            })?;
-            let kept = books.attempt(&mut |books| {
-                books.account(id).charge(Minor(1), &ENTRY())?;
-                Ok(Keep::Keep)
-            })?;
-            Ok((undone, broke, kept))
-        });
-        assert_eq!(attempts.await.unwrap(), (Attempted::Undone, Attempted::Broke, Attempted::Kept));
-        assert_eq!(balance(&store, id).await, Minor(99));
-    }
-
-    #[tokio::test]
-    async fn credit_is_never_overdrawn_and_the_ledger_adds_up() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = open(directory.path());
-        let id = store.transact(|books| books.create_account("A", "a@example.com", "EUR", now())).await.unwrap();
-        store.transact(move |books| books.credit(id, Minor(50), &ENTRY())).await.unwrap();
-        let charges = (0..20).map(|_| store.transact(move |books| books.account(id).charge(Minor(7), &ENTRY())));
-        let mut taken = 0;
-        for charge in charges.collect::<Vec<_>>() {
-            taken += i64::from(charge.await.unwrap());
-        }
-        assert_eq!(taken, 7);
-        assert_eq!(balance(&store, id).await, Minor(1));
-        assert_eq!(store.transact(move |books| books.credit(id, Minor(-2), &ENTRY())).await.unwrap(), None);
-        let sum = store.read(|books| books.sql.first("SELECT SUM(amount) FROM ledger", &[])?.unwrap().int(0)).unwrap();
-        assert_eq!(sum, 1);
-    }
-
-    #[tokio::test]
-    async fn a_book_is_reopened_with_what_was_committed_and_a_foreign_one_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = open(directory.path());
-        let id = store.transact(|books| books.create_account("A", "a@example.com", "EUR", now())).await.unwrap();
-        drop(store);
-        let store = open(directory.path());
-        assert!(store.read(|books| books.has_account(id)).unwrap());
-        store.transact(|books| books.sql.batch("UPDATE migrations SET sha256 = 'x'")).await.unwrap();
-        drop(store);
-        let vault = Arc::new(Vault::open(directory.path()).unwrap());
-        let refused = Store::open_sqlite(&directory.path().join("book.db"), vault).err().unwrap();
-        assert!(refused.to_string().contains("migration 1"), "{refused}");
-    }
 
     #[tokio::test]
     async fn every_commit_is_synchronous() {
         let directory = tempfile::tempdir().unwrap();
-        let store = open(directory.path());
+        let vault = Arc::new(Vault::open(directory.path()).unwrap());
+        let store = Store::open_sqlite(&directory.path().join("book.db"), vault).unwrap();
         let mode = store.transact(|books| books.sql.first("PRAGMA synchronous", &[])?.unwrap().int(0)).await.unwrap();
         assert_eq!(mode, 2);
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_says_so_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = open(directory.path());
-        let (release, gate) = std::sync::mpsc::channel::<()>();
-        let gate = Mutex::new(gate);
-        let mut blocker = Box::pin(store.transact(move |_| {
-            let _released = gate.lock().unwrap().recv();
-            Ok(())
-        }));
-        assert!(tokio::time::timeout(Duration::from_millis(50), &mut blocker).await.is_err());
-        let mut waiting = Vec::new();
-        let busy = loop {
-            let mut work = Box::pin(store.transact(|_| Ok(())));
-            match tokio::time::timeout(Duration::ZERO, &mut work).await {
-                Ok(result) => break result,
-                Err(_) => waiting.push(work),
-            }
-        };
-        assert!(matches!(busy, Err(StoreError::Busy)));
-        assert_eq!(waiting.len(), 1024);
-        release.send(()).unwrap();
-        for work in waiting {
-            work.await.unwrap();
-        }
     }
 }

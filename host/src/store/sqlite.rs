@@ -10,10 +10,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use provisor_providers::books::Fault;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
 
-use super::sql::{Cell, Row, Sql, Value};
+use super::sql::{Cell, Dialect, Row, Sql, Value};
 
 /// How many jobs may wait. At the slowest disk worth serving from that is a second's work; more would only answer later.
 const QUEUE: usize = 1024;
@@ -99,10 +100,13 @@ fn commit_group(connection: &Connection, first: Job, jobs: &Receiver<Job>, repli
 /// A job that fails or panics takes back its own writes and no neighbour's.
 fn run_alone(connection: &Connection, job: Job) -> Result<Reply, Fault> {
     let mut engine = Sqlite(connection);
-    engine.batch("SAVEPOINT job")?;
+    engine.execute("SAVEPOINT job", &[])?;
     let done = catch_unwind(AssertUnwindSafe(|| job(&mut engine)));
     let keep = done.as_ref().is_ok_and(|done| done.keep);
-    engine.batch(if keep { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" })?;
+    if !keep {
+        engine.execute("ROLLBACK TO job", &[])?;
+    }
+    engine.execute("RELEASE job", &[])?;
     Ok(match done {
         Ok(done) => done.reply,
         // The panic hook has logged it. The sender sees the closed channel.
@@ -130,6 +134,10 @@ impl Sql for Sqlite<'_> {
 
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.0.execute_batch(sql).map_err(|error| fault(&error))
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
     }
 }
 
@@ -169,12 +177,31 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
     if mode != "wal" {
         return Err(Fault(format!("the book's journal mode is `{mode}`, not WAL: is it on a network file system?")));
     }
-    for (pragma, value) in
-        [("synchronous", "FULL"), ("foreign_keys", "ON"), ("cell_size_check", "ON"), ("journal_size_limit", "67108864")]
-    {
+    // A parameter's value never makes a statement be planned anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(|error| fault(&error))?;
+    for (pragma, value) in [
+        ("synchronous", "FULL"),
+        ("foreign_keys", "ON"),
+        ("cell_size_check", "ON"),
+        ("journal_size_limit", "67108864"),
+        // What a savepoint may have to take back stays in memory, and 32 MiB of pages do.
+        ("temp_store", "MEMORY"),
+        ("cache_size", "-32768"),
+    ] {
         connection.pragma_update(None, pragma, value).map_err(|error| fault(&error))?;
     }
     Ok(connection)
+}
+
+/// Runs work in a transaction of its own that no other process's runs beside.
+pub(crate) fn alone<T>(connection: &Connection, work: impl FnOnce(&mut dyn Sql) -> Result<T, Fault>) -> Result<T, Fault> {
+    let mut engine = Sqlite(connection);
+    engine.batch("BEGIN IMMEDIATE")?;
+    let result = work(&mut engine).and_then(|value| engine.batch("COMMIT").map(|()| value));
+    if result.is_err() {
+        engine.batch("ROLLBACK")?;
+    }
+    result
 }
 
 /// Opens an existing book for reading.

@@ -15,6 +15,8 @@ pub(super) enum Route {
     Credentials(i64),
     Act(i64),
     Balance,
+    Invoices,
+    InvoicePdf(i64),
 }
 
 /// Every endpoint. HEAD is answered like GET.
@@ -32,6 +34,8 @@ pub(super) fn find(method: &str, path: &str) -> Result<Route, Refusal> {
         ("GET", ["v1", "services", service, "credentials"]) => Route::Credentials(id(service)?),
         ("POST", ["v1", "services", service, "actions"]) => Route::Act(id(service)?),
         ("GET", ["v1", "billing", "balance"]) => Route::Balance,
+        ("GET", ["v1", "billing", "invoices"]) => Route::Invoices,
+        ("GET", ["v1", "billing", "invoices", invoice, "pdf"]) => Route::InvoicePdf(id(invoice)?),
 
         (_, ["v1", "orders"] | ["v1", "services", _, "actions"]) => return Err(problem::method_not_allowed("POST")),
         (
@@ -39,7 +43,8 @@ pub(super) fn find(method: &str, path: &str) -> Result<Route, Refusal> {
             ["v1", "health" | "me" | "products" | "services"]
             | ["v1", "products" | "orders" | "services", _]
             | ["v1", "services", _, "credentials"]
-            | ["v1", "billing", "balance"]
+            | ["v1", "billing", "balance" | "invoices"]
+            | ["v1", "billing", "invoices", _, "pdf"]
             | ["openapi.json"],
         ) => return Err(problem::method_not_allowed("GET, HEAD")),
         _ => return Err(problem::not_found()),
@@ -57,7 +62,7 @@ impl Route {
             Self::Services | Self::Service(_) => Some("read:services"),
             Self::Credentials(_) => Some("read:credentials"),
             Self::Act(_) => Some("write:services"),
-            Self::Balance => Some("read:billing"),
+            Self::Balance | Self::Invoices | Self::InvoicePdf(_) => Some("read:billing"),
         }
     }
 }
@@ -86,6 +91,8 @@ mod tests {
             ("GET", "/v1/services/7/credentials", Route::Credentials(7), Some("read:credentials")),
             ("POST", "/v1/services/7/actions", Route::Act(7), Some("write:services")),
             ("GET", "/v1/billing/balance", Route::Balance, Some("read:billing")),
+            ("GET", "/v1/billing/invoices", Route::Invoices, Some("read:billing")),
+            ("GET", "/v1/billing/invoices/12/pdf", Route::InvoicePdf(12), Some("read:billing")),
         ] {
             let found = find(method, path).ok().unwrap();
             assert_eq!((found, found.scope()), (route, scope), "{method} {path}");
@@ -102,6 +109,8 @@ mod tests {
             ("HEAD", "/v1/orders", "POST"),
             ("DELETE", "/v1/orders/1", "GET, HEAD"),
             ("PUT", "/v1/services/7/actions", "POST"),
+            ("POST", "/v1/billing/invoices", "GET, HEAD"),
+            ("DELETE", "/v1/billing/invoices/12/pdf", "GET, HEAD"),
             ("get", "/v1/me", "GET, HEAD"),
         ] {
             let response = find(method, path).err().unwrap().response("id");
@@ -132,7 +141,9 @@ mod tests {
             "/v1/services/7/credentials/x",
             "/v1/services/7/x",
             "/v1/webhooks",
-            "/v1/billing/invoices",
+            "/v1/billing/invoices/12",
+            "/v1/billing/invoices/0/pdf",
+            "/v1/billing/invoices/12/pdf/x",
         ] {
             assert_eq!(find("GET", path).err().map(|refusal| refusal.response("id").status), Some(404), "{path}");
         }

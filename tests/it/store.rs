@@ -1,0 +1,167 @@
+//! The books' store: what a transaction keeps, what it takes back, and what callers see of it. On both engines.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use provisor::store::{Store, StoreError};
+use provisor_providers::books::{AccountId, Attempted, Books, Entry, Fault, Keep};
+use provisor_providers::money::Minor;
+use provisor_tests::book::{Book, Engine};
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+fn book() -> (Book, Store) {
+    let book = Book::new(Engine::of_module(module_path!()));
+    let store = book.open();
+    (book, store)
+}
+
+const ENTRY: fn() -> Entry<'static> = || Entry { at: now(), kind: "test", reference: "1" };
+
+async fn account(store: &Store) -> AccountId {
+    store.transact(|books| books.create_account("A", "a@example.com", "EUR", now())).await.unwrap()
+}
+
+async fn balance(store: &Store, id: AccountId) -> Minor {
+    store.transact(move |books| Ok(books.account(id).profile()?.balance)).await.unwrap()
+}
+
+#[tokio::test]
+async fn work_that_fails_or_panics_takes_back_its_own_writes_and_no_neighbours() {
+    let (_book, store) = book();
+    let id = account(&store).await;
+    // Queued while the writer sleeps, so that the three share one commit where commits are shared.
+    let slow = store.transact(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        Ok(())
+    });
+    let good = store.transact(move |books| books.credit(id, Minor(100), &ENTRY()));
+    let failing = store.transact(move |books| {
+        books.credit(id, Minor(1000), &ENTRY())?;
+        Err::<(), _>(Fault("on purpose".to_owned()))
+    });
+    let panicking = store.transact(move |books| {
+        books.credit(id, Minor(10_000), &ENTRY())?;
+        if books.has_account(id)? { panic!("on purpose") } else { Ok(()) }
+    });
+    let (_, good, failing, panicking) = tokio::join!(slow, good, failing, panicking);
+    assert_eq!(good.unwrap(), Some(Minor(100)));
+    assert!(matches!(failing, Err(StoreError::Fault(_))));
+    assert!(matches!(panicking, Err(StoreError::NotDone)));
+    assert_eq!(balance(&store, id).await, Minor(100));
+}
+
+#[tokio::test]
+async fn what_broke_inside_an_attempt_is_undone_and_what_stands_outside_stays() {
+    let (_book, store) = book();
+    let id = account(&store).await;
+    let attempts = store.transact(move |books| {
+        books.credit(id, Minor(100), &ENTRY())?;
+        let undone = books.attempt(&mut |books| {
+            books.account(id).charge(Minor(10), &ENTRY())?;
+            Ok(Keep::Undo)
+        })?;
+        let broke = books.attempt(&mut |books| {
+            books.account(id).charge(Minor(10), &ENTRY())?;
+            panic!("on purpose")
+        })?;
+        let kept = books.attempt(&mut |books| {
+            books.account(id).charge(Minor(1), &ENTRY())?;
+            Ok(Keep::Keep)
+        })?;
+        Ok((undone, broke, kept))
+    });
+    assert_eq!(attempts.await.unwrap(), (Attempted::Undone, Attempted::Broke, Attempted::Kept));
+    assert_eq!(balance(&store, id).await, Minor(99));
+}
+
+#[tokio::test]
+async fn credit_is_never_overdrawn_and_the_ledger_adds_up() {
+    let (book, store) = book();
+    let id = account(&store).await;
+    store.transact(move |books| books.credit(id, Minor(50), &ENTRY())).await.unwrap();
+    let charges = (0..40).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.transact(move |books| books.account(id).charge(Minor(7), &ENTRY())).await })
+    });
+    let mut taken = 0;
+    for charge in charges.collect::<Vec<_>>() {
+        taken += i64::from(charge.await.unwrap().unwrap());
+    }
+    assert_eq!(taken, 7);
+    assert_eq!(balance(&store, id).await, Minor(1));
+    assert_eq!(store.transact(move |books| books.credit(id, Minor(-2), &ENTRY())).await.unwrap(), None);
+    assert_eq!(book.number("SELECT SUM(amount) FROM ledger"), 1);
+}
+
+/// Each looks whether there is credit left and then takes it, in two steps that another could come between.
+#[tokio::test]
+async fn what_a_transaction_read_of_an_account_is_so_when_it_commits() {
+    let (book, store) = book();
+    let id = account(&store).await;
+    let works = (0..24).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let work = store.transact(move |books| {
+                let orders = books.account(id).count_services()?;
+                let seen = books.account(id).profile()?.balance;
+                if orders == 0 && seen < Minor(5) { books.credit(id, Minor(1), &ENTRY()).map(|_| true) } else { Ok(false) }
+            });
+            work.await.unwrap()
+        })
+    });
+    let mut credited = 0;
+    for work in works.collect::<Vec<_>>() {
+        credited += i64::from(work.await.unwrap());
+    }
+    assert_eq!((credited, book.number("SELECT COUNT(*) FROM ledger")), (5, 5));
+    assert_eq!(balance(&store, id).await, Minor(5));
+}
+
+#[tokio::test]
+async fn a_book_is_reopened_with_what_was_committed_and_a_foreign_one_is_refused() {
+    let (book, store) = book();
+    let id = account(&store).await;
+    drop(store);
+    let store = book.open();
+    assert!(store.read(|books| books.has_account(id)).unwrap());
+    drop(store);
+    book.execute("UPDATE migrations SET sha256 = 'x' WHERE version = 1");
+    let refused = book.try_open().err().unwrap();
+    assert!(refused.to_string().contains("migration 1"), "{refused}");
+    book.execute("INSERT INTO migrations (version, sha256) VALUES (1000000, 'y')");
+    let refused = book.try_open().err().unwrap();
+    assert!(refused.to_string().contains("newer version"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_full_queue_says_so_at_once() {
+    let (_book, store) = book();
+    // Enough to keep every writer from taking more.
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Arc::new(Mutex::new(gate));
+    let mut waiting = Vec::new();
+    let busy = loop {
+        let gate = std::sync::Arc::clone(&gate);
+        let mut work = Box::pin(store.transact(move |_| {
+            let _released = gate.lock().unwrap().recv();
+            Ok(())
+        }));
+        match tokio::time::timeout(Duration::ZERO, &mut work).await {
+            Ok(result) => break result,
+            Err(_) => waiting.push(work),
+        }
+        assert!(waiting.len() < 2048, "the queue has no end");
+    };
+    assert!(matches!(busy, Err(StoreError::Busy)));
+    assert!(waiting.len() >= 1024, "{} were taken", waiting.len());
+    drop(release);
+    for work in waiting {
+        work.await.unwrap();
+    }
+}

@@ -195,6 +195,12 @@ pub trait AccountBooks {
     /// A service's new password.
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault>;
 
+    /// A key's webhook, if one is set.
+    fn webhook(&mut self, key: KeyRow) -> Result<Option<Webhook>, Fault>;
+    /// Sets a key's webhook, or changes it; one that was disabled is enabled again.
+    fn set_webhook(&mut self, key: KeyRow, webhook: &NewWebhook<'_>) -> Result<(), Fault>;
+    /// Unsets a key's webhook. What was not delivered yet never will be.
+    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault>;
     /// Puts an event into the outbox of every webhook of this reseller that listens to its kind. Writes nothing where none does.
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault>;
     /// Puts a mail to this reseller's address into the outbox.
@@ -703,6 +709,53 @@ pub struct NewEvent<'a> {
     /// What is posted: JSON, at most 64 KiB.
     pub body: &'a str,
     /// When.
+    pub at: Timestamp,
+}
+
+/// A key's webhook.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Where events are sent.
+    pub url: String,
+    /// The types it listens to; empty for all.
+    pub events: Vec<String>,
+    /// What deliveries are signed with.
+    pub secret: SecretString,
+    /// Since when nothing is sent, because too much failed.
+    pub disabled_at: Option<Timestamp>,
+    /// The last attempt.
+    pub last_delivery: Option<LastDelivery>,
+}
+
+/// The last attempt at telling a webhook something.
+#[derive(Debug)]
+pub struct LastDelivery {
+    /// The event's id.
+    pub event_id: String,
+    /// Its type.
+    pub kind: String,
+    /// When.
+    pub at: Timestamp,
+    /// How often it was tried so far.
+    pub attempts: u32,
+    /// Whether it is with the receiver.
+    pub is_delivered: bool,
+    /// The receiver's answer, if there was one.
+    pub status: Option<u16>,
+}
+
+/// A webhook to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct NewWebhook<'a> {
+    /// Where events are sent.
+    pub url: &'a str,
+    /// The types it listens to; empty for all.
+    pub events: &'a [String],
+    /// A new secret. The one before signs too until `previous_until`.
+    pub secret: Option<&'a SecretString>,
+    /// When the secret before no longer signs.
+    pub previous_until: Timestamp,
+    /// Now.
     pub at: Timestamp,
 }
 

@@ -14,8 +14,9 @@ use rand::rngs::StdRng;
 use secrecy::SecretString;
 
 use crate::books::{Account, AccountId, Books, Fault, Invoice, KeyRow};
-use crate::message::{Request, Response};
+use crate::message::{Headers, Request, Response};
 use crate::money::Minor;
+use crate::target::TargetRules;
 
 /// One provider's API, as the host serves it to resellers.
 pub trait Server: Sync {
@@ -42,6 +43,17 @@ pub trait Server: Sync {
     /// What keys of this API may be allowed to do; empty where there is only one kind of key.
     fn scopes(&self) -> &'static [Scope] {
         &[]
+    }
+
+    /// The headers by which a receiver knows that a webhook is this API's, signed with each of the secrets; none where the API has no
+    /// webhooks. `at` is the time of the attempt.
+    fn sign_webhook(&self, _secrets: &[&[u8]], _at: Timestamp, _body: &[u8]) -> Headers {
+        Headers::new()
+    }
+
+    /// An event that tells of nothing, for trying a webhook out.
+    fn test_event(&self, _moment: &Moment) -> Option<TestEvent> {
+        None
     }
 
     /// Does what has fallen due, a bounded part of it, in one transaction. Returns when it wants to be called next; sooner than
@@ -82,6 +94,16 @@ pub struct Issued {
     pub public_id: String,
     /// At least 40 characters of base62.
     pub secret: SecretString,
+}
+
+/// An event that tells of nothing.
+pub struct TestEvent {
+    /// As the receiver will find it in the body.
+    pub id: String,
+    /// Its type.
+    pub kind: &'static str,
+    /// What is posted.
+    pub body: String,
 }
 
 /// Something a key may be allowed to do.
@@ -140,6 +162,8 @@ pub struct Rules {
     pub freshness: bool,
     /// GP: a second renew of a package within 10 minutes is answered without a charge (`gp.renew_dedupe`).
     pub renew_dedupe: bool,
+    /// Where webhooks may be sent.
+    pub webhooks: TargetRules,
 }
 
 impl Default for Rules {
@@ -152,6 +176,7 @@ impl Default for Rules {
             charge_lease: Duration::from_secs(60),
             freshness: true,
             renew_dedupe: true,
+            webhooks: TargetRules::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod data;
 mod environment;
 mod error;
+mod outgoing;
 mod secret;
 mod store;
 
@@ -24,6 +25,7 @@ use url::Url;
 pub use data::{DataError, data_directory, prepare_data};
 pub use environment::Environment;
 pub use error::Error;
+pub use outgoing::{AllowTargets, Mail, Sender, Smtp, SmtpTls, Webhooks};
 pub use secret::{SecretError, SecretRef, Value};
 pub use store::{PostgresHost, PostgresUrl, StoreUrl};
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub gateway: Option<Gateway>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
+    pub webhooks: Webhooks,
+    pub mail: Mail,
     pub store: Store,
     pub plugin: Plugin,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -67,7 +71,7 @@ impl Config {
         let mut config = Self::parse(&text, file, environment)?;
         let folder = std::path::absolute(file).map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
         let profiles = config.profiles.values_mut().flat_map(Profile::references_mut);
-        for reference in profiles.chain(config.store.password.as_mut()) {
+        for reference in profiles.chain(config.store.password.as_mut()).chain(config.mail.reference_mut()) {
             reference.anchor(&folder);
         }
         Ok(config)
@@ -114,6 +118,7 @@ impl Config {
             charge_lease: Duration::from_millis(LEASE_PER_TIMEOUT * u64::from(cards.timeout_ms)),
             freshness: gp.freshness,
             renew_dedupe: gp.renew_dedupe,
+            webhooks: self.webhooks.rules(),
         }
     }
 }
@@ -390,6 +395,7 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
             return refuse("cards", "timeout_ms", "a gateway needs at least 100 milliseconds");
         }
     }
+    config.mail.check()?;
     for (name, profile) in &config.profiles {
         let refuse = |key: &[&str], message: String| {
             Err(error::Refusal { key: ["profiles", name.as_str()].iter().chain(key).map(ToString::to_string).collect(), message })

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use provisor_providers::server::{Met, Need};
-use tokio::net::lookup_host;
 
 use super::{State, cards};
 use crate::paper;
@@ -22,15 +21,16 @@ pub(super) async fn meet(state: &State, need: Need) -> Met {
             tokio::time::sleep(pause.min(PAUSE_MAX)).await;
             Met::Paused
         }
-        Need::Resolve(host) => Met::Resolved(resolve(&host).await),
         Need::Charge(charge) => cards::charge(&state.store, &*state.gateway, state.options.gateway_timeout, charge).await,
         Need::Print(paper) => Met::Printed(paper::print(&paper)),
+        Need::Resolve(host) => Met::Resolved(resolve(state, &host).await),
     }
 }
 
-async fn resolve(host: &str) -> Vec<IpAddr> {
-    match tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((host, 443))).await {
-        Ok(Ok(found)) => found.map(|address| address.ip()).take(ADDRESSES_MAX).collect(),
+async fn resolve(state: &State, host: &str) -> Vec<IpAddr> {
+    match tokio::time::timeout(RESOLVE_TIMEOUT, state.options.resolver.resolve(host)).await {
+        Ok(Ok(found)) if found.len() <= ADDRESSES_MAX => found,
+        Ok(Ok(_)) => Vec::new(),
         Ok(Err(error)) => {
             tracing::debug!(%error, host, "a name cannot be resolved");
             Vec::new()

@@ -7,8 +7,10 @@ mod between;
 mod cards;
 mod errands;
 mod keys;
+mod mail;
 mod schedule;
 mod visit;
+mod webhooks;
 
 use std::convert::Infallible;
 use std::io;
@@ -23,6 +25,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use ipnet::IpNet;
 use provisor_providers::PROVIDERS;
 use provisor_providers::server::{Rules, Server as Api};
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -31,7 +34,10 @@ use self::addresses::Addresses;
 pub use self::cards::SIMULATED_TOKENS;
 use self::cards::{CardGateway, NoGateway, Simulated};
 use self::keys::KeyCache;
+pub use self::mail::{MailOptions, MailWay, Smtp, SmtpTls};
+use self::webhooks::Postman;
 use crate::clock::Clock;
+use crate::resolve::{Resolve, SystemResolver};
 use crate::store::Store;
 
 /// How long a connection may take to send a request's head (spec/kernelhost 2.2).
@@ -61,6 +67,12 @@ pub struct Options {
     pub gateway_timeout: Duration,
     /// What the providers' servers go by.
     pub rules: Rules,
+    /// Who resolves the names of webhooks' hosts.
+    pub resolver: Arc<dyn Resolve>,
+    /// Certificate authorities of webhooks' hosts besides the public ones.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// How mail is sent; without it, mail waits in the book.
+    pub mail: Option<MailOptions>,
 }
 
 /// What charges cards.
@@ -80,6 +92,9 @@ impl Default for Options {
             gateway: Gateway::Simulated,
             gateway_timeout: Duration::from_secs(20),
             rules: Rules::default(),
+            resolver: Arc::new(SystemResolver),
+            extra_roots: Vec::new(),
+            mail: None,
         }
     }
 }
@@ -133,6 +148,8 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         Gateway::None => Box::new(NoGateway),
         Gateway::Simulated => Box::new(Simulated { store: store.clone(), clock: Arc::clone(&clock) }),
     };
+    let postman = Postman::new(&options).map_err(io::Error::other)?;
+    let post_office = options.mail.as_ref().map(mail::PostOffice::new).transpose().map_err(io::Error::other)?;
     let state = Arc::new(State {
         gateway,
         errands: Arc::new(Semaphore::new(ERRANDS)),
@@ -144,8 +161,14 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         admissions: Semaphore::new(ADMISSIONS),
     });
     let (stop, stopped) = watch::channel(false);
-    let tasks =
-        vec![tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())), tokio::spawn(schedule::run(state, stopped))];
+    let mut tasks = vec![
+        tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())),
+        tokio::spawn(schedule::run(Arc::clone(&state), stopped.clone())),
+        tokio::spawn(webhooks::run(Arc::clone(&state), postman, stopped.clone())),
+    ];
+    if let Some(post_office) = post_office {
+        tasks.push(tokio::spawn(mail::run(state, post_office, stopped)));
+    }
     Ok(Running { address, stop, tasks })
 }
 

@@ -3,10 +3,12 @@
 mod accounts;
 mod audit_log;
 mod catalogue;
+mod deliveries;
 mod idempotency;
 mod invoices;
 mod keys;
 mod licenses;
+mod mails;
 mod master_keys;
 mod migrations;
 mod orders;
@@ -18,6 +20,7 @@ mod sql;
 mod sqlite;
 mod transaction;
 mod upkeep;
+mod webhooks;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,10 +32,13 @@ use tokio::sync::oneshot;
 
 pub use self::audit_log::StoredAuditRow;
 pub use self::catalogue::{Catalogue, CatalogueError};
+pub use self::deliveries::{Attempt, Claim, Claimed, Delivery, DeliverySummary, Failing, Then};
 pub use self::keys::{KeySummary, NewKey};
+pub use self::mails::{MailSummary, QueuedMail, Sent};
 use self::postgres::Pool;
 use self::sqlite::{Done, Sqlite, Writer};
 pub use self::transaction::Transaction;
+pub use self::webhooks::WebhookSummary;
 use crate::config::PostgresUrl;
 use crate::vault::Vault;
 

@@ -5,15 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::Timestamp;
 use provisor_providers::books::{
     Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Invoice,
-    Keep, KeyRow, License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewPayment, NewService, Order, OrderStatus,
-    Package, Payment, PaymentEnd, Product, Recorded, Service, Standing,
+    Keep, KeyRow, License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewPayment, NewService, NewWebhook, Order,
+    OrderStatus, Package, Payment, PaymentEnd, Product, Recorded, Service, Standing, Webhook,
 };
 use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
 use super::sql::{Claim, Sql};
-use super::{accounts, audit_log, catalogue, idempotency, invoices, keys, licenses, orders, outbox, payments, services};
+use super::{
+    accounts, audit_log, catalogue, idempotency, invoices, keys, licenses, orders, outbox, payments, services, webhooks,
+};
 use crate::vault::Vault;
 
 /// One transaction on a book. Operators' questions are its own methods, in the file of their noun.
@@ -291,6 +293,18 @@ impl AccountBooks for Tenant<'_> {
 
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault> {
         services::set_password(self.sql, self.vault, self.id, service, password)
+    }
+
+    fn webhook(&mut self, key: KeyRow) -> Result<Option<Webhook>, Fault> {
+        webhooks::find(self.sql, self.vault, self.id, key)
+    }
+
+    fn set_webhook(&mut self, key: KeyRow, webhook: &NewWebhook<'_>) -> Result<(), Fault> {
+        webhooks::set(self.sql, self.vault, self.id, key, webhook)
+    }
+
+    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault> {
+        webhooks::unset(self.sql, self.id, key)
     }
 
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault> {

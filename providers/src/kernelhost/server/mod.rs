@@ -9,10 +9,11 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use super::guard::{self, Verdict};
+use super::webhook;
 use super::wire::{self, header};
 use crate::books::{AccountId, Books, Fault};
 use crate::message::{Headers, Request, Response};
-use crate::server::{Admission, Errand, Issued, Key, Keys, Met, Moment, Scope, TurnedAway, Visit};
+use crate::server::{Admission, Errand, Issued, Key, Keys, Met, Moment, Scope, TestEvent, TurnedAway, Visit};
 
 mod account;
 mod body;
@@ -29,6 +30,7 @@ mod renewals;
 mod routes;
 mod serve;
 mod services;
+mod webhooks;
 
 /// What a key's id is made of (spec 2).
 const KEY_ID_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -87,6 +89,14 @@ impl crate::server::Server for Server {
 
     fn scopes(&self) -> &'static [Scope] {
         SCOPES
+    }
+
+    fn sign_webhook(&self, secrets: &[&[u8]], at: Timestamp, body: &[u8]) -> Headers {
+        Headers::new().with(header::WEBHOOK_SIGNATURE, webhook::header(secrets, at.as_second(), body))
+    }
+
+    fn test_event(&self, moment: &Moment) -> Option<TestEvent> {
+        Some(events::test(moment))
     }
 
     fn tick(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {

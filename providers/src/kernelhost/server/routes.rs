@@ -17,6 +17,8 @@ pub(super) enum Route {
     Balance,
     Invoices,
     InvoicePdf(i64),
+    Webhook,
+    SetWebhook,
 }
 
 /// Every endpoint. HEAD is answered like GET.
@@ -36,8 +38,11 @@ pub(super) fn find(method: &str, path: &str) -> Result<Route, Refusal> {
         ("GET", ["v1", "billing", "balance"]) => Route::Balance,
         ("GET", ["v1", "billing", "invoices"]) => Route::Invoices,
         ("GET", ["v1", "billing", "invoices", invoice, "pdf"]) => Route::InvoicePdf(id(invoice)?),
+        ("GET", ["v1", "webhooks"]) => Route::Webhook,
+        ("PUT", ["v1", "webhooks"]) => Route::SetWebhook,
 
         (_, ["v1", "orders"] | ["v1", "services", _, "actions"]) => return Err(problem::method_not_allowed("POST")),
+        (_, ["v1", "webhooks"]) => return Err(problem::method_not_allowed("GET, HEAD, PUT")),
         (
             _,
             ["v1", "health" | "me" | "products" | "services"]
@@ -63,6 +68,8 @@ impl Route {
             Self::Credentials(_) => Some("read:credentials"),
             Self::Act(_) => Some("write:services"),
             Self::Balance | Self::Invoices | Self::InvoicePdf(_) => Some("read:billing"),
+            Self::Webhook => Some("read:webhooks"),
+            Self::SetWebhook => Some("write:webhooks"),
         }
     }
 }
@@ -93,6 +100,9 @@ mod tests {
             ("GET", "/v1/billing/balance", Route::Balance, Some("read:billing")),
             ("GET", "/v1/billing/invoices", Route::Invoices, Some("read:billing")),
             ("GET", "/v1/billing/invoices/12/pdf", Route::InvoicePdf(12), Some("read:billing")),
+            ("GET", "/v1/webhooks", Route::Webhook, Some("read:webhooks")),
+            ("HEAD", "/v1/webhooks", Route::Webhook, Some("read:webhooks")),
+            ("PUT", "/v1/webhooks", Route::SetWebhook, Some("write:webhooks")),
         ] {
             let found = find(method, path).ok().unwrap();
             assert_eq!((found, found.scope()), (route, scope), "{method} {path}");
@@ -112,6 +122,8 @@ mod tests {
             ("POST", "/v1/billing/invoices", "GET, HEAD"),
             ("DELETE", "/v1/billing/invoices/12/pdf", "GET, HEAD"),
             ("get", "/v1/me", "GET, HEAD"),
+            ("POST", "/v1/webhooks", "GET, HEAD, PUT"),
+            ("DELETE", "/v1/webhooks", "GET, HEAD, PUT"),
         ] {
             let response = find(method, path).err().unwrap().response("id");
             assert_eq!((response.status, response.headers.once("allow")), (405, Some(allow)), "{method} {path}");
@@ -140,10 +152,11 @@ mod tests {
             "/v1/products/x",
             "/v1/services/7/credentials/x",
             "/v1/services/7/x",
-            "/v1/webhooks",
             "/v1/billing/invoices/12",
             "/v1/billing/invoices/0/pdf",
             "/v1/billing/invoices/12/pdf/x",
+            "/v1/webhooks/",
+            "/v1/webhooks/1",
         ] {
             assert_eq!(find("GET", path).err().map(|refusal| refusal.response("id").status), Some(404), "{path}");
         }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{self, Halt, Handled, Refusal};
 use super::routes::{self, Route};
-use super::{Call, account, body, catalog, finish, invoices, orders, payments, services};
+use super::{Call, account, body, catalog, finish, invoices, orders, payments, services, webhooks};
 use crate::books::{Attempted, AuditRow, Books, Fault, IdempotencyScope, Keep, Lock, Recorded};
 use crate::kernelhost::guard::{Admitted, Reason, Refused};
 use crate::kernelhost::wire::{self, header};
@@ -194,6 +194,8 @@ fn dispatch(call: &Call<'_>, route: Route, books: &mut dyn Books) -> Handled {
         Route::Balance => account::balance(call, books),
         Route::Invoices => invoices::list(call, books),
         Route::InvoicePdf(id) => invoices::pdf(call, id, books),
+        Route::Webhook => webhooks::show(call, books),
+        Route::SetWebhook => webhooks::set(call, books),
     }
 }
 

@@ -286,7 +286,7 @@ fn wrong_state() -> problem::Refusal {
     problem::invalid_field("action", "wrong_state", "The service's state does not allow this.")
 }
 
-fn show(service: &Service) -> wire::Service {
+pub(super) fn show(service: &Service) -> wire::Service {
     wire::Service {
         id: service.id,
         order_id: Some(service.order_id),

@@ -111,7 +111,7 @@ async fn signatures_and_addresses_survive_a_proxy() {
         ("/v1/a%2Fb", 404),
         ("/v1/%2e%2e/me", 404),
         ("/v1/a+b;c=d,e:f@g!$'()*~", 404),
-        ("/v1/{a}|b^c`d\\e\"f<g>", 404),
+        ("/v1/{a}|b^c\\d\"e", 404),
     ] {
         let answer = send(signed(&key, "GET", path, "", "")).await;
         assert_eq!(answer.status, status, "{path}: {}", String::from_utf8_lossy(&answer.body));

@@ -15,6 +15,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use provisor::config::Network;
 use provisor_providers::PROVIDERS;
+use provisor_providers::address::is_public;
 use provisor_providers::kernelhost::guard::{self, Verdict};
 use provisor_providers::kernelhost::{sign, wire};
 use provisor_providers::message::{Headers, Request};
@@ -181,6 +182,75 @@ fn is_digits(text: &str) -> bool {
     (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Which addresses Python takes for global unicast ones, an IPv4 address inside an IPv6 one unwrapped.
+const IS_GLOBAL: &str = r"
+import ipaddress, json, sys
+def is_global(text):
+    address = ipaddress.ip_address(text)
+    inner = getattr(address, 'ipv4_mapped', None) or getattr(address, 'sixtofour', None)
+    return all(each.is_global and not each.is_multicast for each in (address, inner or address))
+print(json.dumps([is_global(text) for text in json.load(sys.stdin)]))
+";
+
+/// What a Python program answers to JSON.
+fn ask_python(program: &str, input: &Value) -> Vec<Value> {
+    let mut command = Command::new(python("python"));
+    let mut child = command.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn no_address_is_public_that_python_does_not_take_for_global() {
+    let mut runner = TestRunner::deterministic();
+    let special = prop_oneof![
+        Just(0),
+        Just(0x2001),
+        Just(0x2002),
+        Just(0xfc00),
+        Just(0xfe80),
+        Just(0xff02),
+        Just(0x0064),
+        Just(0xff9b),
+        Just(0xffff),
+        Just(0x0db8),
+        Just(0x3fff),
+        Just(0x7f00),
+        Just(0x0a00),
+        Just(0xc0a8),
+        Just(0xa9fe),
+        any::<u16>(),
+    ];
+    let octet = prop_oneof![
+        Just(0),
+        Just(10),
+        Just(100),
+        Just(127),
+        Just(169),
+        Just(172),
+        Just(192),
+        Just(198),
+        Just(203),
+        Just(224),
+        Just(254),
+        any::<u8>()
+    ];
+    let addresses = prop_oneof![
+        vec(octet, 4).prop_map(|octets| IpAddr::from(<[u8; 4]>::try_from(octets).unwrap())),
+        vec(special, 8).prop_map(|groups| IpAddr::from(<[u16; 8]>::try_from(groups).unwrap())),
+    ];
+    let addresses = vec(addresses, 20_000).new_tree(&mut runner).unwrap().current();
+    let global = ask_python(IS_GLOBAL, &serde_json::json!(addresses));
+    let mut public = 0;
+    for (address, global) in addresses.iter().zip(&global) {
+        if is_public(*address) {
+            assert_eq!(global, &true, "{address}");
+            public += 1;
+        }
+    }
+    assert!(public > 1000, "only {public} addresses were public");
+}
+
 /// What Python makes of networks, and which of the addresses lie in each.
 const IPADDRESS: &str = r"
 import ipaddress, json, sys
@@ -220,11 +290,7 @@ fn networks_are_what_python_takes_them_for() {
     let addresses =
         ["10.0.0.1", "192.0.2.7", "0.0.0.0", "255.255.255.255", "203.0.113.200", "::1", "::", "2001:db8::1", "ff02::1"];
     let networks = networks();
-    let mut child =
-        Command::new(python("python")).args(["-c", IPADDRESS]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(serde_json::json!([networks, addresses]).to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let judged: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let judged = ask_python(IPADDRESS, &serde_json::json!([networks, addresses]));
     let mut agreed = 0;
     for (text, theirs) in networks.iter().zip(&judged) {
         let Ok(Network(ours)) = text.parse::<Network>() else {

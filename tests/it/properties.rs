@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use provisor::config::Network;
+use provisor::config::{Config, Environment, Network};
 use provisor_providers::PROVIDERS;
 use provisor_providers::address::is_public;
 use provisor_providers::kernelhost::guard::{self, Verdict};
@@ -27,6 +27,7 @@ use serde_json::Value;
 
 const SECRET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 const NOW: i64 = 1_800_000_000;
+const DEFAULT_CONFIGURATION: &str = include_str!("../../host/src/config.default.toml");
 
 /// What is signed, each part of its own grammar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,11 +172,40 @@ proptest! {
     }
 
     #[test]
+    fn no_configuration_breaks_its_reader_or_is_told_with_its_secrets(text in configuration()) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        if let Err(error) = Config::load(file.path(), &Environment::default()) {
+            prop_assert!(!format!("{error}{error:?}").contains("Canary"), "{}", error);
+        }
+    }
+
+    #[test]
     fn sums_and_products_are_right_or_refused(a: i64, b: i64, count: u32) {
         let exact = |value: i128| i64::try_from(value).ok().map(Minor);
         prop_assert_eq!(Minor(a).plus(Minor(b)), exact(i128::from(a) + i128::from(b)));
         prop_assert_eq!(Minor(a).times(count), exact(i128::from(a) * i128::from(count)));
     }
+}
+
+/// The default configuration with some lines made settings, and some replaced.
+fn configuration() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        Just(String::new()),
+        "(key|secret) = \"Canary\"",
+        "(key|secret) = \\{ (env|file) = \"[a-z.]{0,4}\" \\}",
+        "\\[(server|server\\.limits|gateway|store|profiles\\.[a-z-]{1,6}|[a-z.\"]{0,9})\\]",
+        "(listen|url|mode|failures|provider|base_url|hosts|[a-z_]{1,9}) = (\"\\PC{0,12}\"|-?[0-9]{1,20}|true|\\[\\]|\\{\\}|nan)",
+        "\\PC{0,20}",
+    ];
+    vec((any::<Index>(), any::<bool>(), line), 0..12).prop_map(|changes| {
+        let mut lines: Vec<String> = DEFAULT_CONFIGURATION.lines().map(str::to_owned).collect();
+        for (at, is_made, line) in changes {
+            let at = at.index(lines.len());
+            lines[at] = if is_made { lines[at].trim_start_matches('#').to_owned() } else { line };
+        }
+        lines.join("\n")
+    })
 }
 
 fn is_digits(text: &str) -> bool {

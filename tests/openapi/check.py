@@ -77,6 +77,7 @@ def check(answer):
     response = resolved(operations[name]["responses"][status])
     got = {}
     for header, value in answer["headers"]:
+        header = header.lower()
         if header in got:
             complaints.append(f"{where}: {header} twice")
         got[header] = value

@@ -16,6 +16,7 @@ use super::book::block_on;
 use super::output::Shown;
 use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
+use crate::config::Network;
 use crate::store::NewKey;
 
 /// Make, list, rotate and revoke keys
@@ -188,10 +189,8 @@ fn places(api: &dyn Api, ips: &[String]) -> Result<(Vec<IpNet>, Vec<IpAddr>), Fa
             _ => Err(Failure::usage(anyhow!("a key of this API is found by exactly one address: give --ip once"))),
         };
     }
-    let network = |text: &String| {
-        let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        parsed.map_err(|_| Failure::usage(anyhow!("`{text}` is neither an address nor a network such as 203.0.113.0/24")))
-    };
+    let network =
+        |text: &String| text.parse().map(|Network(network)| network).map_err(|error: String| Failure::usage(anyhow!(error)));
     Ok((ips.iter().map(network).collect::<Result<_, _>>()?, Vec::new()))
 }
 

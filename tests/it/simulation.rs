@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use provisor::audit::{Verdict, verify};
@@ -30,6 +30,7 @@ use rand::{RngExt, SeedableRng};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 /// 2027-01-15 08:00 UTC.
 const EPOCH: i64 = 1_800_000_000;
@@ -101,6 +102,23 @@ impl Keys for KeysOf<'_> {
     }
 }
 
+/// How often each thing happened.
+type Tally = BTreeMap<String, u64>;
+
+/// What must happen in some world, or the worlds are too tame.
+const WILD: [&str; 10] = [
+    "crash",
+    "lost tick",
+    "lost before the commit",
+    "lost after the commit",
+    "stale",
+    "replayed",
+    "201",
+    "402",
+    "401 replay_detected",
+    "401 timestamp_out_of_window",
+];
+
 /// Everything there is, for one seed.
 struct World<'a> {
     rng: StdRng,
@@ -118,6 +136,8 @@ struct World<'a> {
     committed: BTreeSet<String>,
     /// What happened, for comparing two runs of a seed.
     story: Sha256,
+    /// How often it did.
+    tally: Tally,
     numbers: u64,
 }
 
@@ -137,6 +157,7 @@ impl<'a> World<'a> {
             flights: Vec::new(),
             committed: BTreeSet::new(),
             story: Sha256::new(),
+            tally: Tally::new(),
             numbers: 0,
         };
         let credit = PRICE * world.rng.random_range(2..12_i64);
@@ -151,6 +172,10 @@ impl<'a> World<'a> {
     fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
+    }
+
+    fn note(&mut self, what: &str) {
+        *self.tally.entry(what.to_owned()).or_default() += 1;
     }
 
     fn tell(&mut self, what: &str) {
@@ -246,6 +271,9 @@ impl<'a> World<'a> {
     fn tick(&mut self) {
         let moment = self.moment();
         let is_lost = self.rng.random_ratio(1, 4);
+        if is_lost {
+            self.note("lost tick");
+        }
         let work = self.store().transact(move |books| {
             let next = Server.tick(&moment, books)?;
             // Power fails before the commit.
@@ -257,6 +285,7 @@ impl<'a> World<'a> {
     /// The process is gone with all that it had in memory, and starts again on the same file.
     fn crash(&mut self) {
         self.tell("crash");
+        self.note("crash");
         self.store = None;
         self.cache.clear();
         self.store = Some(open(self.folder));
@@ -310,9 +339,13 @@ impl<'a> World<'a> {
         match self.runtime.block_on(transaction) {
             Err(_) => {
                 assert!(is_lost, "the store failed");
+                self.note("lost before the commit");
                 self.crash();
             }
-            Ok(Step::Stale) => self.admit(sent, true),
+            Ok(Step::Stale) => {
+                self.note("stale");
+                self.admit(sent, true);
+            }
             Ok(Step::Between { need, then }) => self.flights.push(Flight::Between(sent, need, then, visit)),
             Ok(Step::Answer { response, .. }) => {
                 self.committed.insert(visit.request_id.clone());
@@ -320,6 +353,7 @@ impl<'a> World<'a> {
                 self.tell(&text);
                 // Power fails after the commit: the answer is lost, the order stands.
                 if self.rng.random_ratio(1, 25) {
+                    self.note("lost after the commit");
                     self.crash();
                 } else {
                     self.flights.push(Flight::Back(sent, response));
@@ -330,6 +364,11 @@ impl<'a> World<'a> {
 
     fn receive(&mut self, sent: &Sent, response: &Response) {
         let body: Value = serde_json::from_slice(&response.body).unwrap();
+        if response.headers.once("Idempotent-Replayed").is_some() {
+            self.note("replayed");
+        }
+        let reason = if response.status == 401 { format!(" {}", body["reason"].as_str().unwrap()) } else { String::new() };
+        self.note(&format!("{}{reason}", response.status));
         match response.status {
             201 | 402 => {}
             // Late, doubled, or signed before a rotation. None of it is an answer to the intent.
@@ -391,8 +430,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The books against what the world saw. Returns the story's hash.
-    fn judge(mut self) -> String {
+    /// The books against what the world saw. Returns the story's hash, and how often what happened.
+    fn judge(mut self) -> (String, Tally) {
         let Verdict::Whole { rows, .. } = self.store().read(verify).unwrap() else { panic!("the audit chain is broken") };
         for stream in [0, self.account.0] {
             let rows = self.store().read(|books| books.audit_rows(stream, 0, 100_000)).unwrap();
@@ -421,7 +460,7 @@ impl<'a> World<'a> {
             assert!(*status == 402 || state == "completed", "an order that was paid is {state}");
         }
         self.tell(&format!("{rows} rows, {paid} paid"));
-        hex::encode(self.story.finalize())
+        (hex::encode(self.story.finalize()), self.tally)
     }
 }
 
@@ -460,9 +499,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// One seed from beginning to end. Returns its story's hash.
-fn run(seed: u64, template: &Path, runtime: &tokio::runtime::Runtime) -> String {
-    let folder = tempfile::tempdir().unwrap();
+/// In memory where the system has a place for that: power is simulated, so that waiting for a disk shows nothing.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// One seed from beginning to end. Returns its story's hash, and how often what happened.
+fn run(seed: u64, template: &Path, runtime: &tokio::runtime::Runtime) -> (String, Tally) {
+    let folder = folder();
     copy(template, folder.path());
     let mut world = World::new(seed, folder.path(), runtime);
     for _ in 0..STEPS {
@@ -488,7 +532,7 @@ fn every_seed_ends_with_each_order_once_and_paid_once() {
     let only: Option<u64> = std::env::var("PROVISOR_SEED").ok().map(|seed| seed.parse().unwrap());
     let seeds = only.map_or(0..if is_long() { 20_000 } else { 2000 }, |seed| seed..seed + 1);
     let next = AtomicU64::new(seeds.start);
-    let base = tempfile::tempdir().unwrap();
+    let (base, all) = (folder(), Mutex::new(Tally::new()));
     let build = || tokio::runtime::Builder::new_current_thread().build().unwrap();
     template(base.path(), &build());
     std::thread::scope(|scope| {
@@ -501,12 +545,20 @@ fn every_seed_ends_with_each_order_once_and_paid_once() {
                         return;
                     }
                     let _failing = Failing(seed);
-                    let story = run(seed, base.path(), &runtime);
+                    let told = run(seed, base.path(), &runtime);
                     if only.is_some() || seed % 100 == 0 {
-                        assert_eq!(run(seed, base.path(), &runtime), story, "seed {seed} tells two stories");
+                        assert_eq!(run(seed, base.path(), &runtime), told, "seed {seed} tells two stories");
+                    }
+                    for (what, often) in told.1 {
+                        *all.lock().unwrap().entry(what).or_default() += often;
                     }
                 }
             });
         }
     });
+    let all = all.into_inner().unwrap();
+    println!("{all:?}");
+    for what in WILD.iter().filter(|_| only.is_none()) {
+        assert!(all.contains_key(*what), "`{what}` never happened: {all:?}");
+    }
 }

@@ -6,6 +6,7 @@ mod catalogue;
 mod deliveries;
 mod idempotency;
 mod invoices;
+mod job;
 mod keys;
 mod licenses;
 mod mails;
@@ -33,10 +34,11 @@ use tokio::sync::oneshot;
 pub use self::audit_log::StoredAuditRow;
 pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::deliveries::{Attempt, Claim, Claimed, Delivery, DeliverySummary, Failing, Then};
+use self::job::Asked;
 pub use self::keys::{KeySummary, NewKey};
 pub use self::mails::{MailSummary, QueuedMail, Sent};
 use self::postgres::Pool;
-use self::sqlite::{Done, Sqlite, Writer};
+use self::sqlite::{Sqlite, Writer};
 pub use self::transaction::Transaction;
 pub use self::webhooks::WebhookSummary;
 use crate::config::PostgresUrl;
@@ -102,19 +104,10 @@ impl Store {
     {
         let (sender, receiver) = oneshot::channel();
         let vault = Arc::clone(&self.0.vault);
-        let mut asked = Asked { work, vault, result: None, sender };
+        let asked = Box::new(Asked { work, vault, result: None, sender });
         match &self.0.engine {
-            Engine::Sqlite { writer, .. } => {
-                let job = Box::new(move |engine: &mut dyn sql::Sql| {
-                    let keep = postgres::Job::run(&mut asked, engine);
-                    let reply = |committed: Result<(), Fault>| {
-                        postgres::Job::reply(Box::new(asked), committed.map_err(StoreError::from));
-                    };
-                    Done { keep, reply: Box::new(reply) }
-                });
-                writer.submit(job).map_err(|_| StoreError::Busy)?;
-            }
-            Engine::Postgres(pool) => pool.submit(Box::new(asked))?,
+            Engine::Sqlite { writer, .. } => writer.submit(asked)?,
+            Engine::Postgres(pool) => pool.submit(asked)?,
         }
         receiver.await.unwrap_or(Err(StoreError::NotDone))
     }
@@ -130,7 +123,7 @@ impl Store {
         let readers = || readers.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = readers().pop();
         let connection = kept.map_or_else(|| sqlite::open_reader(path), Ok)?;
-        let result = query(&mut Transaction::new(&mut Sqlite(&connection), vault));
+        let result = query(&mut Transaction::new(&mut Sqlite::new(&connection), vault));
         let mut readers = readers();
         if readers.len() < READERS {
             readers.push(connection);
@@ -168,32 +161,6 @@ pub fn first_master_key(
         Transaction::new(sql, &vault).know_master_keys()?;
         Ok(Some(vault))
     })
-}
-
-/// Work that was handed in, and whom to tell.
-struct Asked<T, W> {
-    work: W,
-    vault: Arc<Vault>,
-    result: Option<Result<T, Fault>>,
-    sender: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<T, W> postgres::Job for Asked<T, W>
-where
-    T: Send,
-    W: FnMut(&mut Transaction<'_>) -> Result<T, Fault> + Send,
-{
-    fn run(&mut self, sql: &mut dyn sql::Sql) -> bool {
-        self.result = None;
-        self.result.insert((self.work)(&mut Transaction::new(sql, &self.vault))).is_ok()
-    }
-
-    fn reply(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self { result: worked, sender, .. } = *self;
-        let result = result.and_then(|()| worked.map_or(Err(StoreError::NotDone), |worked| Ok(worked?)));
-        // A caller that has gone away does not want the answer.
-        let _unheard = sender.send(result);
-    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl<'a> Transaction<'a> {
 
 impl Books for Transaction<'_> {
     fn attempt(&mut self, work: &mut dyn FnMut(&mut dyn Books) -> Result<Keep, Fault>) -> Result<Attempted, Fault> {
-        self.sql.execute("SAVEPOINT attempt", &[])?;
+        self.sql.mark()?;
         let attempted = match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(Keep::Keep)) => Attempted::Kept,
             Ok(Ok(Keep::Undo)) => Attempted::Undone,
@@ -43,10 +43,11 @@ impl Books for Transaction<'_> {
             // The panic hook has logged where.
             Err(_) => Attempted::Broke,
         };
-        if attempted != Attempted::Kept {
-            self.sql.execute("ROLLBACK TO attempt", &[])?;
+        if attempted == Attempted::Kept {
+            self.sql.keep()?
+        } else {
+            self.sql.undo()?
         }
-        self.sql.execute("RELEASE attempt", &[])?;
         Ok(attempted)
     }
 

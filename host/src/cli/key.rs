@@ -189,8 +189,9 @@ fn places(api: &dyn Api, ips: &[String]) -> Result<(Vec<IpNet>, Vec<IpAddr>), Fa
             _ => Err(Failure::usage(anyhow!("a key of this API is found by exactly one address: give --ip once"))),
         };
     }
-    let network =
-        |text: &String| text.parse().map(|Network(network)| network).map_err(|error: String| Failure::usage(anyhow!(error)));
+    let network = |text: &String| {
+        text.parse::<Network>().map(|Network(network)| network).map_err(|error: String| Failure::usage(anyhow!(error)))
+    };
     Ok((ips.iter().map(network).collect::<Result<_, _>>()?, Vec::new()))
 }
 

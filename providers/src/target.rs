@@ -107,12 +107,17 @@ impl Target {
         if text.len() > URL_MAX || text.chars().any(|letter| letter == '\\' || letter.is_whitespace() || letter.is_control()) {
             return Err(Refused::Malformed);
         }
-        let (_, rest) = text.split_once("://").ok_or(Refused::Malformed)?;
+        let (scheme, rest) = text.split_once("://").ok_or(Refused::Malformed)?;
+        // The standard supplies missing slashes: the host of `https:user@host://` stands before them.
+        if scheme.contains(':') {
+            return Err(Refused::Malformed);
+        }
+        let is_web = ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
         // The standard skips further slashes, and an empty user (`@host`) leaves no trace in what was parsed.
         match rest.split(['/', '?', '#']).next() {
-            None | Some("") => return Err(Refused::Malformed),
+            None | Some("") if is_web => return Err(Refused::Malformed),
             Some(authority) if authority.contains('@') => return Err(Refused::UserInfo),
-            Some(_) => {}
+            _ => {}
         }
         let url = Url::parse(text).map_err(|_| Refused::Malformed)?;
         let is_https = match url.scheme() {

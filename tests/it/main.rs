@@ -22,11 +22,17 @@ mod kernelhost_orders;
 mod kernelhost_refusals;
 mod keys;
 mod mail;
+mod nginx;
+mod openapi;
 mod operator;
 mod outboxes;
 #[path = "outboxes.rs"]
 mod outboxes_on_postgres;
 mod power;
+mod primitives;
+mod properties;
+mod redaction;
+mod simulation;
 mod store;
 #[path = "store.rs"]
 mod store_on_postgres;

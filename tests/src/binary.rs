@@ -1,6 +1,6 @@
-//! The shipped binary on a data directory: its commands, and what they make.
+//! The shipped binary on a data directory: its commands, what they make, and the tools from outside that try it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -33,8 +33,13 @@ pub fn run(data: &Path, arguments: &[&str]) -> Value {
 
 /// A server on a free port, silent.
 pub fn serve(data: &Path) -> Daemon {
+    serve_logging(data, "error", Stdio::null())
+}
+
+/// The same with a log of this level.
+pub fn serve_logging(data: &Path, level: &str, log: Stdio) -> Daemon {
     let mut command = provisor(data);
-    command.args(SERVE).stderr(Stdio::null());
+    command.args(["--log", level]).args(SERVE).stderr(log);
     Daemon::start(command)
 }
 
@@ -45,11 +50,28 @@ pub fn reseller(data: &Path, credit: &str) -> String {
 
 /// A reseller's key that may do everything, made by the command line.
 pub fn key(data: &Path, reseller: &str) -> KernelHostKey {
-    let create = ["key", "create", "--reseller", reseller, "--provider", "kernelhost", "--scopes", "all"];
+    key_for(data, reseller, "all")
+}
+
+/// A reseller's key with these scopes, made by the command line. It knows no server yet.
+pub fn key_for(data: &Path, reseller: &str, scopes: &str) -> KernelHostKey {
+    let create = ["key", "create", "--reseller", reseller, "--provider", "kernelhost", "--scopes", scopes];
     let limits = ["--per-minute", "1000000", "--burst", "1000000", "--per-day", "100000000"];
     let made = run(data, &[&create[..], &limits].concat());
     let text = |name: &str| made[name].as_str().unwrap().to_owned();
     KernelHostKey { id: text("key"), secret: text("secret").into(), base_url: String::new(), http: Http::default() }
+}
+
+/// A program of the Python environment that `tests/run` makes.
+pub fn python(program: &str) -> PathBuf {
+    let path = binary().ancestors().nth(2).unwrap().join("python/bin").join(program);
+    assert!(path.exists(), "{} is missing: `tests/run` installs it from tests/python.txt", path.display());
+    path
+}
+
+/// Whether the long tests are asked for.
+pub fn is_long() -> bool {
+    std::env::var("PROVISOR_LONG").is_ok_and(|long| long == "1")
 }
 
 impl KernelHostKey {

@@ -45,6 +45,12 @@ impl Daemon {
         self.address
     }
 
+    /// The base URL of an API.
+    pub fn base_url(&self, provider: &str) -> String {
+        let mount = provisor_providers::find(provider).unwrap().server.mount();
+        format!("http://{}{mount}", self.address)
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()

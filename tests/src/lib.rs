@@ -9,6 +9,7 @@ pub mod faults;
 pub mod hooks;
 pub mod house;
 pub mod http;
+pub mod one_key;
 pub mod postgres;
 pub mod raw;
 pub mod resellers;

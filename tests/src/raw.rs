@@ -1,13 +1,13 @@
 //! HTTP as bytes on a connection, for what no well-behaved client sends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::http::Answer;
 
@@ -16,7 +16,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Writes the bytes as they are, and reads one answer. The connection stays open for more until the answer has come.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
-    let mut connection = TcpStream::connect(address).await.unwrap();
+    send(TcpStream::connect(address).await.unwrap(), request).await
+}
+
+/// The same from an address of one's own.
+pub async fn exchange_from(own: IpAddr, address: SocketAddr, request: &[u8]) -> Answer {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((own, 0).into()).unwrap();
+    send(socket.connect(address).await.unwrap(), request).await
+}
+
+async fn send(mut connection: TcpStream, request: &[u8]) -> Answer {
     connection.write_all(request).await.unwrap();
     tokio::time::timeout(PATIENCE, read(&mut connection)).await.expect("the server answers without waiting for more")
 }

@@ -17,6 +17,7 @@ use super::book::block_on;
 use super::output::Shown;
 use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
+use crate::config::Network;
 use crate::store::{KeyChange, KeySummary, NewKey, Store, Transaction};
 use crate::telemetry::request_id;
 
@@ -81,7 +82,7 @@ struct Create {
     /// Which API
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// What it may do: names from the API's documentation, or `all` [default: reading, credentials aside]
+    /// What it may do: names from the API's documentation, `all` or `none` [default: reading, credentials aside]
     #[arg(long, value_delimiter = ',', value_name = "SCOPES")]
     scopes: Vec<String>,
     /// Where it may be used from, as address or network; GP keys are found by exactly one address
@@ -231,6 +232,9 @@ fn scopes(api: &dyn Api, asked: Vec<String>) -> Result<Vec<String>, Failure> {
     if asked == ["all"] {
         return Ok(known.iter().map(|scope| scope.name.to_owned()).collect());
     }
+    if asked == ["none"] {
+        return Ok(Vec::new());
+    }
     match asked.iter().find(|name| known.iter().all(|scope| scope.name != **name)) {
         None => Ok(asked),
         Some(unknown) => {
@@ -252,8 +256,7 @@ fn places(api: &dyn Api, ips: &[String]) -> Result<(Vec<IpNet>, Vec<IpAddr>), Fa
         };
     }
     let network = |text: &String| {
-        let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map(unmapped);
-        parsed.map_err(|_| Failure::usage(anyhow!("`{text}` is neither an address nor a network such as 203.0.113.0/24")))
+        text.parse::<Network>().map(|Network(network)| unmapped(network)).map_err(|error: String| Failure::usage(anyhow!(error)))
     };
     Ok((ips.iter().map(network).collect::<Result<_, _>>()?, Vec::new()))
 }

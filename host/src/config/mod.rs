@@ -472,11 +472,17 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        text.parse()
-            .or_else(|_| address())
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let network = || {
+            // A number that begins with a zero is octal to some programs: ipnet's own parser takes it.
+            let address: IpAddr = address.parse().ok()?;
+            let Some(prefix) = prefix else { return Some(IpNet::from(address)) };
+            let is_number = prefix == "0" || !prefix.starts_with(['0', '+']);
+            IpNet::new(address, prefix.parse().ok().filter(|_| is_number)?).ok()
+        };
+        network()
             .map(Self)
-            .map_err(|_| format!("`{text}` is neither an address such as `10.0.0.1` nor a network such as `10.0.0.0/8`"))
+            .ok_or_else(|| format!("`{text}` is neither an address such as `10.0.0.1` nor a network such as `10.0.0.0/8`"))
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use super::on_first_core;
 
 /// This program again, as a server that gives this answer to everything.
-pub fn start(home: &Path, name: &str, answer: &Answer) -> Daemon {
+pub(crate) fn start(home: &Path, name: &str, answer: &Answer) -> Daemon {
     let headers: Vec<(&str, &str)> =
         answer.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     let file = home.join(name);
@@ -27,7 +27,7 @@ pub fn start(home: &Path, name: &str, answer: &Answer) -> Daemon {
 }
 
 /// Serves until it is killed.
-pub fn serve(file: &Path) {
+pub(crate) fn serve(file: &Path) {
     let told: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let body = bytes::Bytes::from(BASE64_STANDARD.decode(told["body"].as_str().unwrap()).unwrap());
     let status = u16::try_from(told["status"].as_u64().unwrap()).unwrap();

@@ -11,20 +11,20 @@ use tokio::net::TcpStream;
 use super::MOUNT;
 
 /// Connection by connection, request by request.
-pub type Requests = Vec<Vec<Vec<u8>>>;
+pub(crate) type Requests = Vec<Vec<Vec<u8>>>;
 
 /// What one turn took.
 #[derive(Clone, Copy)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// CPU time of the server's process per request, in microseconds.
-    pub cpu_us: f64,
-    pub per_second: f64,
-    pub p99_ms: f64,
+    pub(crate) cpu_us: f64,
+    pub(crate) per_second: f64,
+    pub(crate) p99_ms: f64,
 }
 
 impl Reading {
     /// Each figure's median.
-    pub fn median(readings: &[Self]) -> Self {
+    pub(crate) fn median(readings: &[Self]) -> Self {
         let middle = |figure: fn(&Self) -> f64| {
             let mut figures: Vec<f64> = readings.iter().map(figure).collect();
             figures.sort_by(f64::total_cmp);
@@ -35,13 +35,13 @@ impl Reading {
 }
 
 /// Leaves the first core to the servers.
-pub fn pin_to_second_core() {
+pub(crate) fn pin_to_second_core() {
     let pinned = Command::new("taskset").args(["-cp", "1", &std::process::id().to_string()]).output().unwrap();
     assert!(pinned.status.success(), "{}", String::from_utf8_lossy(&pinned.stderr));
 }
 
 /// A whole signed request.
-pub fn signed(key: &KernelHostKey, method: &str, path: &str, head: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn signed(key: &KernelHostKey, method: &str, path: &str, head: &str, body: &[u8]) -> Vec<u8> {
     let now = jiff::Timestamp::now().as_second();
     let [a, b, c, d] = key.headers(now, method, path, body).map(|(name, value)| format!("{name}: {value}\r\n"));
     let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
@@ -52,10 +52,10 @@ pub fn signed(key: &KernelHostKey, method: &str, path: &str, head: &str, body: &
 }
 
 /// Connections to a server.
-pub struct Clients(Vec<TcpStream>);
+pub(crate) struct Clients(Vec<TcpStream>);
 
 impl Clients {
-    pub async fn connect(server: SocketAddr, count: usize) -> Self {
+    pub(crate) async fn connect(server: SocketAddr, count: usize) -> Self {
         let mut streams = Vec::new();
         for _ in 0..count {
             let stream = TcpStream::connect(server).await.unwrap();
@@ -67,13 +67,13 @@ impl Clients {
 }
 
 /// As fast as the server answers.
-pub async fn turn(clients: Clients, requests: Requests, server: u32) -> Reading {
+pub(crate) async fn turn(clients: Clients, requests: Requests, server: u32) -> Reading {
     paced(clients, requests, server, Duration::ZERO).await
 }
 
 /// Each connection sends a request every `pause`, or at once if its last answer came too late for that. A wait counts from the moment
 /// at which the request should have been sent.
-pub async fn paced(Clients(streams): Clients, requests: Requests, server: u32, pause: Duration) -> Reading {
+pub(crate) async fn paced(Clients(streams): Clients, requests: Requests, server: u32, pause: Duration) -> Reading {
     let count: usize = requests.iter().map(Vec::len).sum();
     let (cpu, started, connections) = (cpu_time(server), Instant::now(), requests.len() as u32);
     let tasks: Vec<_> = streams

@@ -30,7 +30,7 @@ use serde_json::Value;
 use self::load::{Clients, Reading, Requests};
 
 /// Connections at a time.
-pub const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 64;
 /// Resellers with a key each, who share the connections: below the look-ups that one address may cause in a server that just started.
 const CALLERS: usize = 32;
 /// Turns of each server; the first does not count.
@@ -42,11 +42,11 @@ const ORDER: &[u8] = br#"{"product_id":42,"billing_cycle":"monthly"}"#;
 const MOUNT: &str = "/cp/kh_reseller_api";
 
 /// A reseller of the benchmark.
-pub struct Caller {
-    pub key: KernelHostKey,
-    pub account: AccountId,
+pub(crate) struct Caller {
+    pub(crate) key: KernelHostKey,
+    pub(crate) account: AccountId,
     /// The path of its service.
-    pub service: String,
+    pub(crate) service: String,
 }
 
 /// A server under load.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Caller, on_first_core};
 
 /// Starts it with the same resellers and services.
-pub fn start(home: &Path, callers: &[Caller], service: &[u8]) -> Daemon {
+pub(crate) fn start(home: &Path, callers: &[Caller], service: &[u8]) -> Daemon {
     let folder = install();
     let service: Value = serde_json::from_slice(service).unwrap();
     let told = callers.iter().map(|caller| {

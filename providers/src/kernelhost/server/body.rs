@@ -33,13 +33,16 @@ fn explain(error: &serde_json::Error) -> FieldError {
     field("body", "malformed", format!("Not valid JSON at {position}."))
 }
 
-/// A body, if there is one, must be declared as JSON.
+/// A body, if there is one and the method has a use for it, must be declared as JSON.
 pub(super) fn check_content_type(request: &Request) -> Result<(), Refusal> {
     let is_json = |value: &str| {
         let essence = value.split(';').next().unwrap_or_default();
         essence.trim().eq_ignore_ascii_case("application/json")
     };
-    if request.body.is_empty() || request.headers.once("content-type").is_some_and(is_json) {
+    if request.body.is_empty()
+        || matches!(request.method.as_str(), "GET" | "HEAD")
+        || request.headers.once("content-type").is_some_and(is_json)
+    {
         return Ok(());
     }
     Err(problem::unsupported_media_type())
@@ -119,6 +122,7 @@ pub(super) fn links(meta: &PageMeta) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::Value;
 
     use super::*;
@@ -241,6 +245,41 @@ mod tests {
         assert_eq!(read(&[]), Err("required".into()));
         for keys in [&["a", "a"][..], &[""], &["a,b"], &["a b"], &["é"], &[&"x".repeat(81)]] {
             assert_eq!(read(keys), Err("malformed".into()), "{keys:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pages_hold_each_item_once(total in 0..2000_u64, per_page in 1..=PER_PAGE_MAX) {
+            let pages = Paging { page: 1, per_page }.meta(total).total_pages;
+            let mut before = 0;
+            for page in 1..=pages {
+                let paging = Paging { page, per_page };
+                prop_assert_eq!(paging.offset(), before);
+                before += (total - before).min(per_page.into());
+                let told = links(&paging.meta(total));
+                prop_assert_eq!(told.contains("\"next\""), page < pages);
+                prop_assert_eq!(told.contains("\"prev\""), page > 1);
+                let numbers = told.split("?page=").skip(1).map(|rest| rest.split('&').next().unwrap().parse::<u64>().unwrap());
+                for number in numbers {
+                    prop_assert!((1..=pages).contains(&number));
+                }
+            }
+            prop_assert_eq!(before, total);
+        }
+
+        #[test]
+        fn a_query_says_what_it_says_or_is_refused(query in "(page|per_page|[a-z_%]{0,5}|&)?=?[0-9+%-]{0,21}(&(page|per_page)=[0-9]{1,10})?") {
+            if let Ok(Paging { page, per_page }) = Paging::read(Some(&query)) {
+                prop_assert!((1..=PAGE_MAX).contains(&page) && (1..=PER_PAGE_MAX).contains(&per_page));
+                let told = |name: &str, value: u64| query.split('&').any(|pair| {
+                    pair.split_once('=').is_some_and(|(key, text)| key == name && text.parse() == Ok(value))
+                });
+                prop_assert!(page == 1 || told("page", page));
+                prop_assert!(per_page == PER_PAGE_DEFAULT || told("per_page", per_page.into()));
+                let again = format!("page={page}&per_page={per_page}");
+                prop_assert_eq!(Paging::read(Some(&again)).ok(), Some(Paging { page, per_page }));
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ mod account;
 mod body;
 pub mod catalog;
 pub mod cycle;
+mod document;
 mod events;
 mod fulfilment;
 mod invoices;
@@ -59,12 +60,14 @@ impl crate::server::Server for Server {
     }
 
     fn wants_body(&self, head: &Request) -> bool {
-        matches!(head.method.as_str(), "POST" | "PUT" | "PATCH") && guard::is_well_formed(head)
+        has_body(&head.headers) && guard::is_well_formed(head)
     }
 
     fn admit(&self, visit: Arc<Visit>, keys: &dyn Keys) -> Result<Admission, Fault> {
-        if is_health(&visit.request) {
-            return Ok(Admission::Answered(health(&visit)));
+        match public(&visit.request) {
+            Some("/v1/health") => return Ok(Admission::Answered(health(&visit))),
+            Some(document::PATH) => return Ok(Admission::Answered(finish(document::answer(&visit.request), &visit))),
+            _ => {}
         }
         Ok(Admission::Work(match guard::judge(&visit, keys)? {
             Verdict::Admitted(admitted) => {
@@ -140,8 +143,14 @@ impl Call<'_> {
     }
 }
 
-fn is_health(request: &Request) -> bool {
-    matches!(request.method.as_str(), "GET" | "HEAD") && request.path() == "/v1/health"
+/// Whatever the method: a body that was sent was signed.
+fn has_body(head: &Headers) -> bool {
+    head.all("transfer-encoding").next().is_some() || head.all("content-length").any(|length| length != b"0")
+}
+
+/// The path, if it may be one that is answered to everybody.
+fn public(request: &Request) -> Option<&str> {
+    matches!(request.method.as_str(), "GET" | "HEAD").then(|| request.path())
 }
 
 fn health(visit: &Visit) -> Response {
@@ -202,6 +211,18 @@ mod tests {
         Request { method: method.to_owned(), target: target.to_owned(), headers, body: Vec::new() }
     }
 
+    #[test]
+    fn the_document_needs_no_key() {
+        for (method, target) in [("GET", "/openapi.json"), ("GET", "/openapi.json?v=1"), ("HEAD", "/openapi.json")] {
+            let Admission::Answered(response) = admit(method, target) else { panic!("{method} {target}") };
+            assert_eq!((response.status, response.headers.once("X-Request-Id")), (200, Some("01HX7Z3K8Q")));
+            assert_eq!(response.body.is_empty(), method == "HEAD");
+        }
+        for (method, target) in [("POST", "/openapi.json"), ("GET", "/v1/openapi.json"), ("GET", "/openapi.json/")] {
+            assert!(matches!(admit(method, target), Admission::Work(_)), "{method} {target}");
+        }
+    }
+
     fn admit(method: &str, target: &str) -> Admission {
         let moment = Moment { now: "2027-01-15T08:00:00.5Z".parse().unwrap(), seed: [0; 32], rules: Rules::default() };
         let request = request(method, target, Headers::new());
@@ -228,16 +249,19 @@ mod tests {
 
     #[test]
     fn a_body_is_read_only_when_it_can_matter() {
-        let headers = Headers::new()
+        let bare = Headers::new()
             .with("KH-Key", format!("kh_live_{}", "A".repeat(32)))
             .with("KH-Timestamp", "1767225600")
             .with("KH-Nonce", "0".repeat(22))
             .with("KH-Signature", "0".repeat(64));
-        assert!(Server.wants_body(&request("POST", "/v1/orders", headers.clone())));
-        for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
-            assert!(!Server.wants_body(&request(method, "/v1/orders", headers.clone())), "{method}");
+        let headers = bare.clone().with("content-length", "2");
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"] {
+            assert!(Server.wants_body(&request(method, "/v1/orders", headers.clone())), "{method}");
+            assert!(Server.wants_body(&request(method, "/v1/orders", bare.clone().with("transfer-encoding", "chunked"))));
+            assert!(!Server.wants_body(&request(method, "/v1/orders", bare.clone())), "{method}");
+            assert!(!Server.wants_body(&request(method, "/v1/orders", bare.clone().with("content-length", "0"))), "{method}");
         }
-        assert!(!Server.wants_body(&request("POST", "/v1/orders", Headers::new())));
+        assert!(!Server.wants_body(&request("POST", "/v1/orders", Headers::new().with("content-length", "2"))));
         assert!(!Server.wants_body(&request("POST", "/v1/orders#", headers.clone())));
         assert!(!Server.wants_body(&request("POST", "/v1/orders", headers.with("KH-Nonce", "1".repeat(22)))));
     }

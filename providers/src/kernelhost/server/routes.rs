@@ -49,7 +49,8 @@ pub(super) fn find(method: &str, path: &str) -> Result<Route, Refusal> {
             | ["v1", "products" | "orders" | "services", _]
             | ["v1", "services", _, "credentials"]
             | ["v1", "billing", "balance" | "invoices"]
-            | ["v1", "billing", "invoices", _, "pdf"],
+            | ["v1", "billing", "invoices", _, "pdf"]
+            | ["openapi.json"],
         ) => return Err(problem::method_not_allowed("GET, HEAD")),
         _ => return Err(problem::not_found()),
     })
@@ -112,6 +113,7 @@ mod tests {
     fn a_wrong_method_names_the_right_ones() {
         for (method, path, allow) in [
             ("POST", "/v1/health", "GET, HEAD"),
+            ("POST", "/openapi.json", "GET, HEAD"),
             ("OPTIONS", "/v1/me", "GET, HEAD"),
             ("GET", "/v1/orders", "POST"),
             ("HEAD", "/v1/orders", "POST"),

@@ -1,0 +1,67 @@
+//! The API described for machines: an OpenAPI document, kept by hand beside the code that it describes.
+
+use std::sync::LazyLock;
+
+use sha2::{Digest, Sha256};
+
+use crate::message::{Headers, Request, Response};
+
+/// Where it is, below the mount.
+pub(super) const PATH: &str = "/openapi.json";
+const DOCUMENT: &str = include_str!("openapi.json");
+/// It changes with the program alone, but a proxy must not keep it past an update.
+const CACHE_CONTROL: &str = "public, max-age=300";
+
+static ETAG: LazyLock<String> = LazyLock::new(|| format!("\"{}\"", hex::encode(&Sha256::digest(DOCUMENT)[..16])));
+
+/// `GET /openapi.json`: the document, or 304 to whoever has it already.
+pub(super) fn answer(request: &Request) -> Response {
+    let mut response = if is_known(&request.headers) {
+        Response { status: 304, headers: Headers::new(), body: Vec::new() }
+    } else {
+        Response::new(200, "application/json", DOCUMENT)
+    };
+    response.headers.add("etag", ETAG.as_str());
+    response.headers.add("cache-control", CACHE_CONTROL);
+    response
+}
+
+/// Whether `If-None-Match` names this document, by weak comparison (RFC 9110, 13.1.2).
+fn is_known(headers: &Headers) -> bool {
+    let lists = headers.all("if-none-match").filter_map(|list| std::str::from_utf8(list).ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == *ETAG)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn asked(tags: &[&str]) -> Response {
+        let headers = tags.iter().fold(Headers::new(), |headers, tag| headers.with("If-None-Match", *tag));
+        answer(&Request { method: "GET".to_owned(), target: PATH.to_owned(), headers, body: Vec::new() })
+    }
+
+    #[test]
+    fn whoever_has_it_is_not_sent_it_again() {
+        let first = asked(&[]);
+        let tag = first.headers.once("etag").unwrap();
+        assert_eq!(first.status, 200);
+        assert_eq!(serde_json::from_slice::<Value>(&first.body).unwrap()["openapi"], "3.1.0");
+        for (tags, status) in [
+            (&[tag][..], 304),
+            (&[&format!("W/{tag}")], 304),
+            (&[&format!("\"other\" , {tag}")], 304),
+            (&["\"other\"", tag], 304),
+            (&["*"], 304),
+            (&["\"other\""], 200),
+            (&[tag.trim_matches('"')], 200),
+            (&[""], 200),
+        ] {
+            let response = asked(tags);
+            assert_eq!((response.status, response.headers.once("etag")), (status, Some(tag)), "{tags:?}");
+            assert_eq!(response.body.is_empty(), status == 304);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The whole house under test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
+#![expect(clippy::duplicate_mod, reason = "one suite, two engines: the module's name says which")]
 
 mod answers;
 mod architecture;

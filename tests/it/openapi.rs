@@ -33,6 +33,7 @@ fn root() -> PathBuf {
 
 /// An operation of the document.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Operation {
     id: String,
     method: String,
@@ -72,7 +73,7 @@ impl Seen {
         let text = String::from_utf8_lossy(&answer.body);
         assert_eq!(answer.status, status, "{operation}: {text}");
         let headers = answer.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
-        self.add(operation, status, headers.collect(), &answer.body);
+        self.add(operation, status, &headers.collect::<Vec<_>>(), &answer.body);
     }
 
     /// What the host answers without the books.
@@ -80,10 +81,10 @@ impl Seen {
         let server = provisor_providers::find("kernelhost").unwrap().server;
         let Response { status, headers, body } = server.turn_away(why, REQUEST_ID);
         let headers = headers.iter().map(|(name, value)| (name, std::str::from_utf8(value).unwrap()));
-        self.add(operation, status, headers.collect(), &body);
+        self.add(operation, status, &headers.collect::<Vec<_>>(), &body);
     }
 
-    fn add(&mut self, operation: &str, status: u16, headers: Vec<(&str, &str)>, body: &[u8]) {
+    fn add(&mut self, operation: &str, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         self.0.push(json!({"operation": operation, "status": status, "headers": headers, "body": STANDARD.encode(body)}));
     }
 

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use provisor::store::{Attempt, Claim, Claimed, NewKey, Sent, Store, Then};
 use provisor_providers::books::{AccountId, Books, KeyRow, Mail, NewEvent, NewWebhook};
 use provisor_providers::server::KeyLimits;

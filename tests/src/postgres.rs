@@ -29,6 +29,7 @@ impl Cluster {
     }
 
     /// A standby of this cluster, started, that a commit here waits for once it is named in `synchronous_standby_names`.
+    #[must_use]
     pub fn standby(&self, name: &str) -> Self {
         let standby = Self::empty();
         let (data, socket) = (standby.data(), self.socket().display().to_string());

@@ -108,7 +108,8 @@ fn list(context: &Context, account: Option<AccountId>) -> Result<Exit, Failure> 
 
 #[derive(Serialize)]
 struct Delivery {
-    delivery: i64,
+    #[serde(rename = "delivery")]
+    id: i64,
     key: String,
     event: String,
     #[serde(rename = "type")]
@@ -127,7 +128,7 @@ struct Delivery {
 impl From<DeliverySummary> for Delivery {
     fn from(row: DeliverySummary) -> Self {
         Self {
-            delivery: row.id,
+            id: row.id,
             key: row.key_id,
             event: row.event_id,
             kind: row.kind,
@@ -153,7 +154,7 @@ fn deliveries(context: &Context, key: Option<&str>, dead: bool, limit: u32) -> R
     context.output.records(["number", "event", "type", "state", "attempts", "next", "last answer"], &listed, |row| {
         let next = row.next_at.clone().unwrap_or_default();
         let last = row.last_error.clone().or_else(|| row.last_status.map(|status| format!("status {status}")));
-        let (number, attempts) = (row.delivery.to_string(), row.attempts.to_string());
+        let (number, attempts) = (row.id.to_string(), row.attempts.to_string());
         [number, row.event.clone(), row.kind.clone(), row.state.to_owned(), attempts, next, last.unwrap_or_default()]
     })?;
     Ok(Exit::Done)

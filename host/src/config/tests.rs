@@ -46,7 +46,7 @@ fn the_file_shows_every_setting() {
     let store = Store { password: Some(SecretRef::Env(String::new())), ..Store::default() };
     let mail = Mail { smtp: Some(smtp()), ..Mail::default() };
     let (gateway, server) = (Some(Gateway::default()), Some(Server::default()));
-    let config = Config { gateway, server, store, mail, ..Config::default() };
+    let config = Config { gateway, server, mail, store, ..Config::default() };
     let known = toml::Table::try_from(&config).unwrap();
     for (section, settings) in &known {
         same_keys(section, settings, &shown[section]);

@@ -30,11 +30,10 @@ pub(super) async fn meet(state: &State, need: Need) -> Met {
 async fn resolve(state: &State, host: &str) -> Vec<IpAddr> {
     match tokio::time::timeout(RESOLVE_TIMEOUT, state.options.resolver.resolve(host)).await {
         Ok(Ok(found)) if found.len() <= ADDRESSES_MAX => found,
-        Ok(Ok(_)) => Vec::new(),
         Ok(Err(error)) => {
             tracing::debug!(%error, host, "a name cannot be resolved");
             Vec::new()
         }
-        Err(_) => Vec::new(),
+        Ok(Ok(_)) | Err(_) => Vec::new(),
     }
 }

@@ -44,9 +44,9 @@ impl Books for Transaction<'_> {
             Err(_) => Attempted::Broke,
         };
         if attempted == Attempted::Kept {
-            self.sql.keep()?
+            self.sql.keep()?;
         } else {
-            self.sql.undo()?
+            self.sql.undo()?;
         }
         Ok(attempted)
     }

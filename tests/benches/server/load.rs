@@ -75,7 +75,7 @@ pub(crate) async fn turn(clients: Clients, requests: Requests, server: u32) -> R
 /// at which the request should have been sent.
 pub(crate) async fn paced(Clients(streams): Clients, requests: Requests, server: u32, pause: Duration) -> Reading {
     let count: usize = requests.iter().map(Vec::len).sum();
-    let (cpu, started, connections) = (cpu_time(server), Instant::now(), requests.len() as u32);
+    let (cpu, started, connections) = (cpu_time(server), Instant::now(), u32::try_from(requests.len()).unwrap());
     let tasks: Vec<_> = streams
         .into_iter()
         .zip(requests)
@@ -89,7 +89,7 @@ pub(crate) async fn paced(Clients(streams): Clients, requests: Requests, server:
     for task in tasks {
         waits.extend(task.await.unwrap());
     }
-    let (elapsed, cpu) = (started.elapsed(), cpu_time(server) - cpu);
+    let (elapsed, cpu) = (started.elapsed(), cpu_time(server).saturating_sub(cpu));
     waits.sort_unstable();
     Reading {
         cpu_us: cpu.as_secs_f64() * 1e6 / count as f64,

@@ -20,7 +20,7 @@ pub(crate) fn start(home: &Path, callers: &[Caller], service: &[u8]) -> Daemon {
         json!({"key": caller.key.id, "secret": caller.key.secret.expose_secret(), "account": caller.account.0, "service": service})
     });
     let file = home.join("peer.json");
-    std::fs::write(&file, Value::from_iter(told).to_string()).unwrap();
+    std::fs::write(&file, told.collect::<Value>().to_string()).unwrap();
     let mut command = Command::new("node");
     command.arg(folder.join("server.mjs")).arg(home.join("peer.db")).arg(file).env("NODE_ENV", "production");
     command.env("PATH", std::env::var("PATH").unwrap_or_default());

@@ -75,6 +75,9 @@ pub(super) struct Link {
     statements: HashMap<String, Statement>,
 }
 
+/// How one of two batches ended.
+pub(super) type Ran = Result<(), Trouble>;
+
 /// Moves bytes when it is polled.
 pub(super) type Connection = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
@@ -105,7 +108,7 @@ impl Link {
     }
 
     /// Sends two batches at once; they run one after the other.
-    pub(super) fn both(&mut self, first: &str, second: &str) -> Result<(Result<(), Trouble>, Result<(), Trouble>), Trouble> {
+    pub(super) fn both(&mut self, first: &str, second: &str) -> Result<(Ran, Ran), Trouble> {
         let answers = self.ask(async |client| {
             let (first, second) = tokio::join!(biased; client.batch_execute(first), client.batch_execute(second));
             Ok((first, second))

@@ -33,7 +33,7 @@ pub(super) fn place(call: &Call<'_>, again: Option<Again>, books: &mut dyn Books
     let is_running = again.is_some_and(|again| again.is_running);
     if let Some(id) = again.and_then(|again| again.order) {
         let order = load(call.key.account, id, books)?;
-        return pay(call, order, is_running, books);
+        return pay(call, &order, is_running, books);
     }
     let profile = books.account(call.key.account).profile()?;
     if profile.is_closed {
@@ -47,17 +47,17 @@ pub(super) fn place(call: &Call<'_>, again: Option<Again>, books: &mut dyn Books
     let order = account.place(&draft.order, &draft.invoice)?;
     tell_new(&call.visit.moment, &profile, &mut *account, &order, &draft.invoice)?;
     drop(account);
-    pay(call, order, is_running, books)
+    pay(call, &order, is_running, books)
 }
 
 /// Pays an order that was not paid at once, if it can be.
-fn pay(call: &Call<'_>, order: Order, is_running: bool, books: &mut dyn Books) -> Handled {
+fn pay(call: &Call<'_>, order: &Order, is_running: bool, books: &mut dyn Books) -> Handled {
     let account = call.key.account;
     let invoice = books.account(account).invoice(order.invoice_id)?;
     let invoice = invoice.ok_or_else(|| Fault(format!("invoice {} is gone", order.invoice_id)))?;
     let id = order.id;
     match order.status {
-        OrderStatus::Paid | OrderStatus::Provisioning | OrderStatus::Completed => Ok(json(201, &show(&order))),
+        OrderStatus::Paid | OrderStatus::Provisioning | OrderStatus::Completed => Ok(json(201, &show(order))),
         OrderStatus::PendingPayment if call.now() < order.new.expires_at => {
             match payments::pay(call, &invoice, is_running, books)? {
                 Paying::Unpaid(why) => Err(problem::order_unpaid(id, why).into()),

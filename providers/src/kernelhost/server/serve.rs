@@ -259,11 +259,11 @@ fn once(call: &Call<'_>, books: &mut dyn Books, change: &mut dyn FnMut(Option<Ag
     let response = match change(again, books) {
         Ok(response) => response,
         Err(Halt::Refused(refusal)) if refusal.is_final => refusal.response(&call.visit.request_id),
-        Err(Halt::Needs(Need::Charge(charge))) => {
+        Err(Halt::Needs(Need::Charge(card))) => {
             let running = earlier.map_or_else(|| Response::new(RUNNING, "", Vec::new()), |earlier| earlier.response);
             let running = Response { status: RUNNING, ..running };
-            books.record_idempotent(&scope, &record(&running, charge.order, wire::DAY_S + UNFINISHED_MARGIN_S))?;
-            return Err(Halt::Needs(Need::Charge(charge)));
+            books.record_idempotent(&scope, &record(&running, card.order, wire::DAY_S + UNFINISHED_MARGIN_S))?;
+            return Err(Halt::Needs(Need::Charge(card)));
         }
         Err(halt) => return Err(halt),
     };

@@ -5,6 +5,9 @@
 mod architecture;
 mod conformance;
 mod crash;
+#[path = "crash.rs"]
+mod crash_on_postgres;
+mod failover;
 mod foreign_clients;
 mod gp_books;
 #[path = "gp_books.rs"]
@@ -15,6 +18,7 @@ mod kernelhost_books;
 mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
+mod several_hosts;
 mod store;
 #[path = "store.rs"]
 mod store_on_postgres;

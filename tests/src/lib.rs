@@ -7,6 +7,7 @@ pub mod faults;
 pub mod house;
 pub mod http;
 pub mod postgres;
+pub mod processes;
 pub mod raw;
 pub mod resellers;
 pub mod rounds;

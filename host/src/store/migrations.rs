@@ -5,8 +5,11 @@ use sha2::{Digest, Sha256};
 
 use super::sql::Sql;
 
-const MIGRATIONS: &[(i64, &str)] =
-    &[(1, include_str!("migrations/0001_books.sql")), (2, include_str!("migrations/0002_outboxes.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("migrations/0001_books.sql")),
+    (2, include_str!("migrations/0002_outboxes.sql")),
+    (3, include_str!("migrations/0003_leases.sql")),
+];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is
 /// refused untouched.

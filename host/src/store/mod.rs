@@ -5,6 +5,7 @@ mod audit_log;
 mod catalogue;
 mod idempotency;
 mod keys;
+mod leases;
 mod licenses;
 mod master_keys;
 mod migrations;

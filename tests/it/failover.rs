@@ -22,8 +22,8 @@ const CREDIT: Minor = Minor(1_000_000_000);
 /// How long orders go on before the primary is killed, and after the standby was promoted.
 const BEFORE: Duration = Duration::from_millis(1500);
 const AFTER: Duration = Duration::from_millis(1500);
-/// How long one order may be tried: the standby takes a moment, and so does a host that waits for a dead primary.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one order may be tried. Less than a host would wait for a server that says nothing: it has to notice that this one is gone.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Orders until it is told to stop; each order until it is answered. Key and id of each.
 async fn order_on(key: KernelHostKey, stop: Arc<AtomicBool>) -> (BTreeMap<String, i64>, usize) {

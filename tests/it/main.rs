@@ -18,6 +18,7 @@ mod kernelhost_books;
 mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
+mod moving;
 mod several_hosts;
 mod store;
 #[path = "store.rs"]

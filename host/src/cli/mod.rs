@@ -1,5 +1,6 @@
 //! The command line: one file per command, one printer, one meaning per exit code.
 
+mod backup;
 mod book;
 mod call;
 mod completions;
@@ -14,6 +15,7 @@ mod product;
 mod reseller;
 mod sandbox;
 mod serve;
+mod store;
 mod wire;
 
 use std::fs::File;
@@ -88,6 +90,8 @@ enum Command {
     Key(key::Key),
     Product(product::Product),
     Plugin(plugin::Plugin),
+    Backup(backup::Backup),
+    Store(store::Store),
     Doctor(doctor::Doctor),
     Config(config::Config),
     Wire(wire::Wire),
@@ -173,6 +177,8 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Demo(command) => demo::run(&command, &context),
             Command::Call(command) => call::run(command, &context),
             Command::Plugin(command) => plugin::run(command, &context),
+            Command::Backup(command) => backup::run(&command, &context),
+            Command::Store(command) => store::run(command, &context),
             Command::Doctor(command) => doctor::run(&command, &context),
             Command::Serve(command) => serve::run(&command, &context),
             Command::Reseller(command) => reseller::run(command, &context),

@@ -34,3 +34,9 @@ pub(crate) fn run(engine: &mut dyn Sql) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+/// The tables that the migrations make, in their order.
+pub(crate) fn tables() -> Vec<&'static str> {
+    let lines = MIGRATIONS.iter().flat_map(|(_, text)| text.lines());
+    lines.filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next()).collect()
+}

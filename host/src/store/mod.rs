@@ -3,6 +3,7 @@
 mod accounts;
 mod audit_log;
 mod catalogue;
+mod copy;
 mod idempotency;
 mod keys;
 mod leases;
@@ -28,8 +29,10 @@ use tokio::sync::oneshot;
 
 pub use self::audit_log::StoredAuditRow;
 pub use self::catalogue::{Catalogue, CatalogueError};
+pub use self::copy::{Copied, Progress, copy};
 pub use self::keys::{KeySummary, NewKey};
 use self::postgres::Pool;
+pub use self::sqlite::back_up;
 use self::sqlite::{Done, Sqlite, Writer};
 pub use self::transaction::Transaction;
 use crate::config::PostgresUrl;

@@ -4,8 +4,10 @@
 //! [`Books::account`], whose every statement carries the account. A method earns its place by being needed by a server.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
 use crate::limits::Meter;
@@ -61,6 +63,8 @@ pub trait Books {
     /// One reseller's part of the books. Nothing else reaches it.
     fn account(&mut self, id: AccountId) -> Box<dyn AccountBooks + '_>;
 
+    /// How a key stands: one question for what every request asks. `None` when the row is gone.
+    fn standing(&mut self, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault>;
     /// The version of a key as it stands now; `None` when the row is gone.
     fn key_version(&mut self, key: KeyRow) -> Result<Option<i64>, Fault>;
     /// When the key was last used with success.
@@ -72,8 +76,8 @@ pub trait Books {
     fn spend_nonce(&mut self, key: KeyRow, nonce: &str, now: Timestamp, expires_at: Timestamp) -> Result<bool, Fault>;
     /// The key's meter; a full one if it was never used.
     fn meter(&mut self, key: KeyRow) -> Result<Option<Meter>, Fault>;
-    /// Writes the meter back.
-    fn set_meter(&mut self, key: KeyRow, meter: &Meter) -> Result<(), Fault>;
+    /// Writes the meter back and, with `used_at`, notes a success.
+    fn set_meter(&mut self, key: KeyRow, meter: &Meter, used_at: Option<Timestamp>) -> Result<(), Fault>;
 
     /// Locks of a key that are in force.
     fn locks(&mut self, key: KeyRow, now: Timestamp) -> Result<Vec<Lock>, Fault>;
@@ -98,10 +102,18 @@ pub trait Books {
     fn product(&mut self, id: i64) -> Result<Option<Product>, Fault>;
     /// Takes `quantity` from a product's stock; false if there is not enough. Products without stock always have enough.
     fn take_stock(&mut self, product: i64, quantity: u32) -> Result<bool, Fault>;
+    /// Puts back what was taken and not sold.
+    fn return_stock(&mut self, product: i64, quantity: u32) -> Result<(), Fault>;
     /// Paid orders whose fulfilment is due, oldest first, and pending ones past their expiry.
     fn due_orders(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault>;
     /// When the next order falls due.
     fn next_due_order(&mut self) -> Result<Option<Timestamp>, Fault>;
+    /// Services whose billing has something to do, longest due first.
+    fn due_services(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault>;
+    /// When the next service's billing has.
+    fn next_due_service(&mut self) -> Result<Option<Timestamp>, Fault>;
+    /// Card payments that nobody is working on: begun, and their lease is over. Longest first.
+    fn abandoned_payments(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault>;
 
     /// How an accepted GP hash was used before under this key.
     fn hash_use(&mut self, key: KeyRow, hash: &str) -> Result<Option<HashUse>, Fault>;
@@ -124,23 +136,51 @@ pub trait AccountBooks {
     /// Takes an amount from the credit, if there is enough: false, and nothing taken, if not. `entry` says what for.
     fn charge(&mut self, amount: Minor, entry: &Entry<'_>) -> Result<bool, Fault>;
 
-    /// A new order; returns its id.
-    fn add_order(&mut self, order: &NewOrder) -> Result<i64, Fault>;
+    /// Adds an amount to the credit. `entry` says why.
+    fn deposit(&mut self, amount: Minor, entry: &Entry<'_>) -> Result<(), Fault>;
+
+    /// Writes an order and the invoice that bills it, both unpaid.
+    fn place(&mut self, order: &NewOrder, invoice: &NewInvoice) -> Result<Order, Fault>;
+    /// Writes an order and the invoice that bills it, both paid from the credit and due for fulfilment at `due_at`; nothing at all
+    /// when the credit does not suffice.
+    fn buy(&mut self, order: &NewOrder, invoice: &NewInvoice, due_at: Timestamp) -> Result<Option<Order>, Fault>;
     /// An order.
     fn order(&mut self, id: i64) -> Result<Option<Order>, Fault>;
-    /// Writes an order's status and what goes with it.
-    fn set_order(&mut self, order: &Order) -> Result<(), Fault>;
+    /// Orders that wait for their payment, oldest first.
+    fn pending_orders(&mut self, limit: u32) -> Result<Vec<i64>, Fault>;
+    /// Writes an order's status and what goes with it, if its status still is `from`; whether it was.
+    fn set_order(&mut self, order: &Order, from: OrderStatus) -> Result<bool, Fault>;
 
-    /// A new unpaid invoice; returns its id. The number is given by the books.
+    /// A new unpaid invoice; returns its id.
     fn add_invoice(&mut self, invoice: &NewInvoice) -> Result<i64, Fault>;
-    /// The invoice that renews a service from this due date, if there is one.
-    fn renewal_invoice(&mut self, service: i64, term_from: Timestamp) -> Result<Option<i64>, Fault>;
-    /// Marks an invoice paid.
-    fn set_invoice_paid(&mut self, id: i64, now: Timestamp) -> Result<(), Fault>;
-    /// Marks an invoice cancelled.
-    fn cancel_invoice(&mut self, id: i64) -> Result<(), Fault>;
+    /// An invoice.
+    fn invoice(&mut self, id: i64) -> Result<Option<Invoice>, Fault>;
+    /// Invoices by id, `limit` of them after `offset`.
+    fn invoices(&mut self, offset: u64, limit: u32) -> Result<Vec<Invoice>, Fault>;
+    /// How many invoices there are.
+    fn count_invoices(&mut self) -> Result<u64, Fault>;
+    /// The invoice that renews a service from this due date, if there is one that is not cancelled.
+    fn renewal_invoice(&mut self, service: i64, term_from: Timestamp) -> Result<Option<Invoice>, Fault>;
+    /// Unpaid invoices that renew services and are due, oldest first.
+    fn unpaid_renewals(&mut self, now: Timestamp, limit: u32) -> Result<Vec<i64>, Fault>;
+    /// Marks an unpaid invoice paid; false if it is not unpaid any more.
+    fn pay_invoice(&mut self, id: i64, now: Timestamp) -> Result<bool, Fault>;
+    /// Marks an unpaid invoice cancelled; false if it is not unpaid any more.
+    fn cancel_invoice(&mut self, id: i64) -> Result<bool, Fault>;
 
-    /// A new service with its login; returns its id.
+    /// A new payment by card, begun. An invoice has one at a time.
+    fn add_payment(&mut self, payment: &NewPayment<'_>) -> Result<Payment, Fault>;
+    /// A payment.
+    fn payment(&mut self, id: i64) -> Result<Option<Payment>, Fault>;
+    /// The newest payment of an invoice.
+    fn last_payment(&mut self, invoice: i64) -> Result<Option<Payment>, Fault>;
+    /// Takes over a payment that is still being charged under this fencing number: it counts up, and the lease begins anew. False
+    /// if somebody else was first.
+    fn claim_payment(&mut self, id: i64, fence: i64, lease_until: Timestamp) -> Result<bool, Fault>;
+    /// Writes how a payment ended, if it is still being charged under this fencing number; whether it was.
+    fn finish_payment(&mut self, id: i64, fence: i64, end: &PaymentEnd<'_>) -> Result<bool, Fault>;
+
+    /// A new service with its login, active; returns its id.
     fn add_service(&mut self, service: &NewService) -> Result<i64, Fault>;
     /// A service.
     fn service(&mut self, id: i64) -> Result<Option<Service>, Fault>;
@@ -148,13 +188,19 @@ pub trait AccountBooks {
     fn services(&mut self, offset: u64, limit: u32) -> Result<Vec<Service>, Fault>;
     /// How many services there are.
     fn count_services(&mut self) -> Result<u64, Fault>;
-    /// Writes a service's status, power and due date.
+    /// Writes a service's status, power, due date and what its billing does next.
     fn set_service(&mut self, service: &Service) -> Result<(), Fault>;
     /// A service's login, opened.
     fn login(&mut self, service: i64) -> Result<Option<Login>, Fault>;
     /// A service's new password.
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault>;
 
+    /// A key's webhook, if one is set.
+    fn webhook(&mut self, key: KeyRow) -> Result<Option<Webhook>, Fault>;
+    /// Sets a key's webhook, or changes it; one that was disabled is enabled again.
+    fn set_webhook(&mut self, key: KeyRow, webhook: &NewWebhook<'_>) -> Result<(), Fault>;
+    /// Unsets a key's webhook. What was not delivered yet never will be.
+    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault>;
     /// Puts an event into the outbox of every webhook of this reseller that listens to its kind. Writes nothing where none does.
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault>;
     /// Puts a mail to this reseller's address into the outbox.
@@ -186,6 +232,17 @@ pub enum Attempted {
     Undone,
     /// It failed or panicked, and what it wrote was undone. The cause is in the log.
     Broke,
+}
+
+/// How a key stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// As it stands now.
+    pub version: i64,
+    /// None if it was never used.
+    pub meter: Option<Meter>,
+    /// Those in force.
+    pub locks: Vec<Lock>,
 }
 
 /// A lock in force.
@@ -274,6 +331,12 @@ pub struct Account {
     pub currency: String,
     /// The credit left.
     pub balance: Minor,
+    /// Whether a card can be charged.
+    pub has_card: bool,
+    /// Closed by the operator: nothing is sold to it any more.
+    pub is_closed: bool,
+    /// Whether a webhook listens: where none does, no event needs to be made.
+    pub listens: bool,
 }
 
 /// Why money moved: a line of the ledger.
@@ -356,8 +419,6 @@ pub struct NewOrder {
     pub recurring: Minor,
     /// ISO 4217.
     pub currency: String,
-    /// The invoice that bills it.
-    pub invoice_id: i64,
     /// When.
     pub created_at: Timestamp,
     /// When it is cancelled unless paid.
@@ -371,6 +432,8 @@ pub struct Order {
     pub id: i64,
     /// As it was written.
     pub new: NewOrder,
+    /// The invoice that bills it.
+    pub invoice_id: i64,
     /// Where it stands.
     pub status: OrderStatus,
     /// The first service made from it.
@@ -382,18 +445,159 @@ pub struct Order {
 }
 
 /// An invoice to be written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewInvoice {
-    /// What it bills.
+    /// What it bills, tax included.
     pub total: Minor,
+    /// The tax in it.
+    pub tax: Tax,
     /// ISO 4217.
     pub currency: String,
+    /// What for: their sum is the total.
+    pub lines: Vec<InvoiceLine>,
+    /// Who bills, as the operator writes it, with line breaks.
+    pub seller: Arc<str>,
+    /// The order it belongs to, where that is written already: a renewal's.
+    pub order_id: Option<i64>,
     /// The service that it renews, and from which due date on.
     pub renews: Option<(i64, Timestamp)>,
     /// When.
     pub issued_at: Timestamp,
     /// Payable until.
     pub due_at: Timestamp,
+}
+
+/// The tax in a total.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tax {
+    /// Hundredths of a percent of the net amount.
+    pub basis_points: u32,
+    /// The part of the total that is tax; the rest is net.
+    pub amount: Minor,
+}
+
+/// A line of an invoice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvoiceLine {
+    /// For people.
+    pub text: String,
+    /// How many.
+    pub quantity: u32,
+    /// For each, tax included.
+    pub each: Minor,
+}
+
+spelled! {
+    /// Where an invoice stands.
+    pub enum InvoiceStatus {
+        /// To be paid.
+        Unpaid = "unpaid",
+        /// Paid.
+        Paid = "paid",
+        /// Will never be paid.
+        Cancelled = "cancelled",
+    }
+}
+
+/// An invoice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invoice {
+    /// The row.
+    pub id: i64,
+    /// As it was written.
+    pub new: NewInvoice,
+    /// Where it stands.
+    pub status: InvoiceStatus,
+    /// When it was paid.
+    pub paid_at: Option<Timestamp>,
+}
+
+impl Invoice {
+    /// The number that people know it by, such as `KH-2027-000123`: the year of its issue (UTC), and its place in the book's
+    /// one row of invoices, which goes on over the years. A number that was given is never given again; the cancelled keep theirs.
+    pub fn number(&self) -> String {
+        format!("KH-{}-{:06}", self.new.issued_at.to_zoned(TimeZone::UTC).year(), self.id)
+    }
+
+    /// The total without tax.
+    pub fn net(&self) -> Minor {
+        Minor(self.new.total.0 - self.new.tax.amount.0)
+    }
+}
+
+/// A payment by card to be begun.
+#[derive(Debug, Clone, Copy)]
+pub struct NewPayment<'a> {
+    /// The invoice it pays.
+    pub invoice_id: i64,
+    /// Counts the tries at this invoice, from 1.
+    pub attempt: u32,
+    /// The gateway charges once for each.
+    pub gateway_key: &'a str,
+    /// What the card is to give.
+    pub amount: Minor,
+    /// What was taken from the credit for the rest, to be given back when the card refuses.
+    pub held: Minor,
+    /// ISO 4217.
+    pub currency: &'a str,
+    /// When.
+    pub at: Timestamp,
+    /// Until when whoever began it is left alone with it.
+    pub lease_until: Timestamp,
+}
+
+spelled! {
+    /// Where a payment by card stands.
+    pub enum PaymentStatus {
+        /// The gateway is being asked, or has to be asked again: what it did is not known yet.
+        Charging = "charging",
+        /// The card was charged, the invoice is paid.
+        Done = "done",
+        /// The card was not charged.
+        Failed = "failed",
+        /// The card was charged when the invoice could not be paid any more: the money became credit.
+        Refunded = "refunded",
+    }
+}
+
+/// A payment by card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// The row.
+    pub id: i64,
+    /// The invoice it pays.
+    pub invoice_id: i64,
+    /// Counts the tries at this invoice, from 1.
+    pub attempt: u32,
+    /// The gateway charges once for each.
+    pub gateway_key: String,
+    /// What the card is to give.
+    pub amount: Minor,
+    /// What was taken from the credit for the rest.
+    pub held: Minor,
+    /// ISO 4217.
+    pub currency: String,
+    /// Where it stands.
+    pub status: PaymentStatus,
+    /// Counts those who worked on it.
+    pub fence: i64,
+    /// When it was begun.
+    pub at: Timestamp,
+    /// Until when whoever works on it is left alone; `None` once it ended.
+    pub lease_until: Option<Timestamp>,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// How a payment ended.
+#[derive(Debug, Clone, Copy)]
+pub struct PaymentEnd<'a> {
+    /// Not [`PaymentStatus::Charging`].
+    pub status: PaymentStatus,
+    /// Why it failed.
+    pub reason: Option<&'a str>,
+    /// When.
+    pub at: Timestamp,
 }
 
 spelled! {
@@ -429,6 +633,8 @@ pub struct NewService {
     pub order_id: i64,
     /// The product's id.
     pub product_id: i64,
+    /// Whether it runs; `None` where there is nothing to switch.
+    pub power: Option<Power>,
     /// Its host name.
     pub hostname: String,
     /// Its addresses.
@@ -441,6 +647,8 @@ pub struct NewService {
     pub currency: String,
     /// Paid until.
     pub next_due_at: Timestamp,
+    /// When its billing has something to do.
+    pub bill_at: Timestamp,
     /// When.
     pub created_at: Timestamp,
     /// How to log in.
@@ -472,6 +680,10 @@ pub struct Service {
     pub currency: String,
     /// Paid until.
     pub next_due_at: Timestamp,
+    /// When its billing next has something to do; `None` once it is gone.
+    pub bill_at: Option<Timestamp>,
+    /// Since when it is suspended because its renewal is not paid; `None` if it is not, or somebody else suspended it.
+    pub unpaid_since: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -497,6 +709,53 @@ pub struct NewEvent<'a> {
     /// What is posted: JSON, at most 64 KiB.
     pub body: &'a str,
     /// When.
+    pub at: Timestamp,
+}
+
+/// A key's webhook.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Where events are sent.
+    pub url: String,
+    /// The types it listens to; empty for all.
+    pub events: Vec<String>,
+    /// What deliveries are signed with.
+    pub secret: SecretString,
+    /// Since when nothing is sent, because too much failed.
+    pub disabled_at: Option<Timestamp>,
+    /// The last attempt.
+    pub last_delivery: Option<LastDelivery>,
+}
+
+/// The last attempt at telling a webhook something.
+#[derive(Debug)]
+pub struct LastDelivery {
+    /// The event's id.
+    pub event_id: String,
+    /// Its type.
+    pub kind: String,
+    /// When.
+    pub at: Timestamp,
+    /// How often it was tried so far.
+    pub attempts: u32,
+    /// Whether it is with the receiver.
+    pub is_delivered: bool,
+    /// The receiver's answer, if there was one.
+    pub status: Option<u16>,
+}
+
+/// A webhook to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct NewWebhook<'a> {
+    /// Where events are sent.
+    pub url: &'a str,
+    /// The types it listens to; empty for all.
+    pub events: &'a [String],
+    /// A new secret. The one before signs too until `previous_until`.
+    pub secret: Option<&'a SecretString>,
+    /// When the secret before no longer signs.
+    pub previous_until: Timestamp,
+    /// Now.
     pub at: Timestamp,
 }
 

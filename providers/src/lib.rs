@@ -3,6 +3,7 @@
 //! Absent on purpose: sockets, clocks, randomness, threads, databases, async runtimes. What a client needs of the world comes in as
 //! [`outside::Outside`], what a server needs of the store as [`books::Books`].
 
+pub mod address;
 pub mod books;
 pub mod contract;
 pub mod gp;
@@ -13,6 +14,7 @@ pub mod money;
 pub mod outside;
 pub mod provisioning;
 pub mod server;
+pub mod target;
 
 /// A provider: both ends of its protocol.
 pub struct Provider {

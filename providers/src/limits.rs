@@ -87,7 +87,7 @@ fn seconds_to_gain(missing: i64, limits: KeyLimits) -> i64 {
 pub fn meter(books: &mut dyn Books, key: &Key, now: Timestamp) -> Result<Reading, Fault> {
     let before = books.meter(key.row)?.unwrap_or_else(|| Meter::full(key.limits, now));
     let (after, reading) = before.take(key.limits, now);
-    books.set_meter(key.row, &after)?;
+    books.set_meter(key.row, &after, None)?;
     Ok(reading)
 }
 
@@ -101,8 +101,12 @@ pub fn network(peer: IpAddr) -> String {
 
 /// Whether a key is locked for a caller.
 pub fn is_locked(books: &mut dyn Books, key: KeyRow, peer: IpAddr, now: Timestamp) -> Result<bool, Fault> {
-    let network = network(peer);
-    Ok(books.locks(key, now)?.iter().any(|lock| lock.network.as_ref().is_none_or(|locked| *locked == network)))
+    Ok(keep_out(&books.locks(key, now)?, peer))
+}
+
+/// Whether one of the locks in force is for this caller.
+pub fn keep_out(locks: &[Lock], peer: IpAddr) -> bool {
+    locks.iter().any(|lock| lock.network.as_ref().is_none_or(|locked| *locked == network(peer)))
 }
 
 /// Counts a failed signature of a well-formed request and locks what the rule says. Returns the new lock, for the audit log and

@@ -16,6 +16,17 @@ impl Minor {
         self.0.checked_add(other.0).map(Self)
     }
 
+    /// The tax in a total that has it included, at so many hundredths of a percent of the net amount. Rounded once, to the nearest
+    /// minor unit, a half away from zero; the net amount is the rest, so that both always add up.
+    #[must_use]
+    pub fn tax_within(self, basis_points: u32) -> Self {
+        let (total, rate) = (i128::from(self.0), i128::from(basis_points));
+        let whole = 10_000 + rate;
+        let half = if total < 0 { -whole / 2 } else { whole / 2 };
+        // A part of what fits fits.
+        Self(i64::try_from((total * rate + half) / whole).unwrap_or(self.0))
+    }
+
     /// So many times the amount, unless it does not fit.
     pub fn times(self, count: u32) -> Option<Self> {
         self.0.checked_mul(i64::from(count)).map(Self)
@@ -70,6 +81,23 @@ mod tests {
         }
         for text in ["", ".", "1.", ".5", "1,50", "1e3", " 1", "1 ", "+1", "1.005", "--1", "9999999999999999", "١"] {
             assert_eq!(text.parse::<Minor>(), Err(NotAnAmount), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_tax_in_a_total_is_rounded_once_and_the_rest_is_net() {
+        for (total, basis_points, tax) in [
+            (990, 0, 0),
+            (990, 1900, 158),
+            (11_900, 1900, 1900),
+            (100, 2000, 17),
+            (3, 10_000, 2),
+            (1, 10_000, 1),
+            (-1190, 1900, -190),
+            (0, 1900, 0),
+            (i64::MAX, 10_000, i64::MAX / 2 + 1),
+        ] {
+            assert_eq!(Minor(total).tax_within(basis_points), Minor(tax), "{total} at {basis_points}");
         }
     }
 

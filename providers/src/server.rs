@@ -13,8 +13,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use secrecy::SecretString;
 
-use crate::books::{AccountId, Books, Fault, KeyRow};
-use crate::message::{Request, Response};
+use crate::books::{Account, AccountId, Books, Fault, Invoice, KeyRow};
+use crate::message::{Headers, Request, Response};
+use crate::money::Minor;
+use crate::target::TargetRules;
 
 /// One provider's API, as the host serves it to resellers.
 pub trait Server: Sync {
@@ -43,10 +45,48 @@ pub trait Server: Sync {
         &[]
     }
 
+    /// The headers by which a receiver knows that a webhook is this API's, signed with each of the secrets; none where the API has no
+    /// webhooks. `at` is the time of the attempt.
+    fn sign_webhook(&self, _secrets: &[&[u8]], _at: Timestamp, _body: &[u8]) -> Headers {
+        Headers::new()
+    }
+
+    /// An event that tells of nothing, for trying a webhook out.
+    fn test_event(&self, _moment: &Moment) -> Option<TestEvent> {
+        None
+    }
+
     /// Does what has fallen due, a bounded part of it, in one transaction. Returns when it wants to be called next; sooner than
     /// now means that there is more to do at once.
     fn tick(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault>;
+
+    /// Takes up one thing that needs something from outside before it can go on, and that nobody is working on; none where there is
+    /// none. Whoever takes it up has it for [`Rules::charge_lease`].
+    fn errand(&self, _moment: &Moment, _books: &mut dyn Books) -> Result<Option<Errand>, Fault> {
+        Ok(None)
+    }
+
+    /// Credit has arrived: pays with it what waits for it, in the transaction that brought it.
+    fn credited(&self, _moment: &Moment, _account: AccountId, _books: &mut dyn Books) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Cancels an order that waits for its payment; false if there is none of this API, or it is paid or cancelled already.
+    fn cancel_order(&self, _moment: &Moment, _account: AccountId, _order: i64, _books: &mut dyn Books) -> Result<bool, Fault> {
+        Ok(false)
+    }
 }
+
+/// Scheduled work that needs something outside of its transaction.
+pub struct Errand {
+    /// What is needed.
+    pub need: Need,
+    /// Makes the work that follows, to be run in a transaction. It may be run more than once; only the last run's writes stay.
+    pub then: Box<dyn FnOnce(Met) -> Chore + Send>,
+}
+
+/// Work without an answer.
+pub type Chore = Box<dyn Fn(&mut dyn Books) -> Result<(), Fault> + Send>;
 
 /// A key that was just made. The secret is shown to its owner once.
 pub struct Issued {
@@ -54,6 +94,16 @@ pub struct Issued {
     pub public_id: String,
     /// At least 40 characters of base62.
     pub secret: SecretString,
+}
+
+/// An event that tells of nothing.
+pub struct TestEvent {
+    /// As the receiver will find it in the body.
+    pub id: String,
+    /// Its type.
+    pub kind: &'static str,
+    /// What is posted.
+    pub body: String,
 }
 
 /// Something a key may be allowed to do.
@@ -102,15 +152,64 @@ pub struct Rules {
     pub lock: LockRule,
     /// How long a paid order takes to become a service under simulated fulfilment.
     pub fulfilment_delay: Duration,
+    /// What invoices say.
+    pub invoices: InvoiceRule,
+    /// When renewals are billed, and what happens to a service whose renewal is not paid.
+    pub billing: BillingRule,
+    /// How long whoever charges a card is left alone with it: longer than the gateway may take.
+    pub charge_lease: Duration,
     /// GP: refuse timestamps whose digits fit no second within 300 s (`gp.freshness`).
     pub freshness: bool,
     /// GP: a second renew of a package within 10 minutes is answered without a charge (`gp.renew_dedupe`).
     pub renew_dedupe: bool,
+    /// Where webhooks may be sent.
+    pub webhooks: TargetRules,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { lock: LockRule::default(), fulfilment_delay: Duration::from_secs(1), freshness: true, renew_dedupe: true }
+        Self {
+            lock: LockRule::default(),
+            fulfilment_delay: Duration::from_secs(1),
+            invoices: InvoiceRule::default(),
+            billing: BillingRule::default(),
+            charge_lease: Duration::from_secs(60),
+            freshness: true,
+            renew_dedupe: true,
+            webhooks: TargetRules::default(),
+        }
+    }
+}
+
+/// What invoices say.
+#[derive(Debug, Clone)]
+pub struct InvoiceRule {
+    /// Who bills, with line breaks.
+    pub seller: Arc<str>,
+    /// The tax that prices include, in hundredths of a percent of the net amount.
+    pub tax_basis_points: u32,
+}
+
+impl Default for InvoiceRule {
+    fn default() -> Self {
+        Self { seller: "The operator of this server".into(), tax_basis_points: 0 }
+    }
+}
+
+/// When renewals are billed (our choice, 2.20), in days from a service's due date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BillingRule {
+    /// Before it: the invoice is written.
+    pub invoice_days: u32,
+    /// After it, unpaid: the service is suspended.
+    pub suspend_days: u32,
+    /// After it, unpaid: the service is terminated.
+    pub terminate_days: u32,
+}
+
+impl Default for BillingRule {
+    fn default() -> Self {
+        Self { invoice_days: 7, suspend_days: 3, terminate_days: 14 }
     }
 }
 
@@ -183,6 +282,10 @@ pub enum Need {
     Pause(Duration),
     /// The addresses of a host name.
     Resolve(String),
+    /// A card to be charged.
+    Charge(Charge),
+    /// An invoice as PDF.
+    Print(Box<Paper>),
 }
 
 /// What it came to.
@@ -192,6 +295,60 @@ pub enum Met {
     Paused,
     /// All addresses of the name; empty when it has none or cannot be resolved now.
     Resolved(Vec<IpAddr>),
+    /// What became of the charge.
+    Charged(Charge, Charged),
+    /// The PDF's bytes.
+    Printed(Vec<u8>),
+}
+
+/// A charge to the card that a reseller has on file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// Whose card.
+    pub account: AccountId,
+    /// The payment's row.
+    pub payment: i64,
+    /// Who works on it: see [`crate::books::Payment::fence`].
+    pub fence: i64,
+    /// The order that waits for it, if it is one.
+    pub order: Option<i64>,
+    /// However often the gateway is asked under it, it charges once and answers the same.
+    pub gateway_key: String,
+    /// How much.
+    pub amount: Minor,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+/// What became of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charged {
+    /// The money is ours.
+    Captured,
+    /// Nothing was taken, and nothing will be under this key.
+    Refused(CardRefusal),
+    /// The gateway did not say in time: it must be asked again, under the same key.
+    Unknown,
+}
+
+/// Why a card gives nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CardRefusal {
+    /// The bank or the gateway said no, or wants to hear from the card's owner (3-D Secure), who is not there.
+    Declined,
+    /// Its time is over.
+    Expired,
+    /// It is not on file any more.
+    NoCard,
+}
+
+/// An invoice and whom it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paper {
+    /// The invoice.
+    pub invoice: Invoice,
+    /// The reseller.
+    pub buyer: Account,
 }
 
 impl Step {

@@ -13,7 +13,7 @@ use provisor::audit::{Verdict, verify};
 use provisor_providers::money::Minor;
 use provisor_tests::book::{Book, Engine};
 use provisor_tests::http::Http;
-use provisor_tests::processes::{Host, a_clients_key};
+use provisor_tests::processes::{a_clients_key, serve};
 use provisor_tests::resellers::{KernelHostKey, unique};
 use serde_json::Value;
 
@@ -92,7 +92,7 @@ async fn orders_survive_kill_9_exactly_once() {
         (0..CLIENTS).map(|_| Client { key: key.clone(), intents: Vec::new(), lost_answers: 0 }).collect();
     let mut unanswered = 0;
     for _ in 0..rounds {
-        let server = Host::start(book.directory(), &book.url());
+        let server = serve(book.directory(), &book.url());
         let running = clients.into_iter().map(|mut client| {
             client.meet(server.address());
             tokio::spawn(client.order_on())
@@ -106,7 +106,7 @@ async fn orders_survive_kill_9_exactly_once() {
         }
         unanswered += clients.iter().flat_map(|client| &client.intents).filter(|intent| intent.answer.is_none()).count();
     }
-    let server = Host::start(book.directory(), &book.url());
+    let server = serve(book.directory(), &book.url());
     for client in &mut clients {
         client.meet(server.address());
         assert!(client.settle().await, "the last server answers everything");

@@ -13,7 +13,7 @@ use provisor::vault::Vault;
 use provisor_providers::money::Minor;
 use provisor_tests::book::open;
 use provisor_tests::postgres::Cluster;
-use provisor_tests::processes::{Host, a_clients_key};
+use provisor_tests::processes::{a_clients_key, serve};
 use provisor_tests::resellers::{KernelHostKey, unique};
 use serde_json::json;
 
@@ -67,7 +67,7 @@ async fn fail_over() {
     let directory = tempfile::tempdir().unwrap();
     Vault::create_key(directory.path(), &[7; 32]).unwrap();
     let key = a_clients_key(directory.path(), &url, CREDIT);
-    let host = Host::start(directory.path(), &url);
+    let host = serve(directory.path(), &url);
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(order_on(host.meet(&key), Arc::clone(&stop)))).collect();
 

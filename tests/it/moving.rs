@@ -9,7 +9,8 @@ use provisor::audit::{Verdict, verify};
 use provisor_providers::books::Books;
 use provisor_providers::money::Minor;
 use provisor_tests::book::{Book, Engine, open};
-use provisor_tests::processes::{Host, a_clients_key, provisor, run};
+use provisor_tests::daemon::Daemon;
+use provisor_tests::processes::{a_clients_key, provisor, run, serve};
 use serde_json::{Value, json};
 
 const CREDIT: Minor = Minor(1_000_000);
@@ -23,7 +24,7 @@ fn figures(number: impl Fn(&str) -> i64) -> Vec<i64> {
 }
 
 /// Places so many orders on a served book.
-async fn order(host: &Host, key: &provisor_tests::resellers::KernelHostKey, names: std::ops::Range<usize>) {
+async fn order(host: &Daemon, key: &provisor_tests::resellers::KernelHostKey, names: std::ops::Range<usize>) {
     let key = host.meet(key);
     for name in names {
         let answer =
@@ -42,7 +43,7 @@ fn last_error(output: &std::process::Output) -> String {
 async fn a_served_book_is_backed_up_whole() {
     let book = Book::new(Engine::Sqlite);
     let key = a_clients_key(book.directory(), &book.url(), CREDIT);
-    let host = Host::start(book.directory(), &book.url());
+    let host = serve(book.directory(), &book.url());
     order(&host, &key, 0..10).await;
     let copies = tempfile::tempdir().unwrap();
     let file = copies.path().join("copy.db");
@@ -73,7 +74,7 @@ async fn a_served_book_is_backed_up_whole() {
 async fn a_book_is_copied_into_postgresql_and_back() {
     let book = Book::new(Engine::Sqlite);
     let key = a_clients_key(book.directory(), &book.url(), CREDIT);
-    let host = Host::start(book.directory(), &book.url());
+    let host = serve(book.directory(), &book.url());
     order(&host, &key, 0..20).await;
     let first = host.meet(&key).post("/v1/orders", "repeated", &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
     host.kill();
@@ -96,7 +97,7 @@ async fn a_book_is_copied_into_postgresql_and_back() {
     assert!(last_error(&again).contains("a book is copied into an empty database"), "{}", last_error(&again));
 
     // It is the same book: the same key, the same answer to a repeat, and the next ids.
-    let host = Host::start(book.directory(), &server.url());
+    let host = serve(book.directory(), &server.url());
     let repeat = host.meet(&key).post("/v1/orders", "repeated", &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
     assert_eq!((repeat.status, &repeat.body), (201, &first.body));
     order(&host, &key, 100..105).await;
@@ -125,7 +126,7 @@ async fn a_book_is_copied_into_postgresql_and_back() {
 async fn a_book_that_does_not_verify_is_not_copied() {
     let book = Book::new(Engine::Sqlite);
     let key = a_clients_key(book.directory(), &book.url(), CREDIT);
-    let host = Host::start(book.directory(), &book.url());
+    let host = serve(book.directory(), &book.url());
     assert_eq!(host.meet(&key).get("/v1/me").await.status, 200);
     host.kill();
     book.execute("UPDATE audit SET path = '/v1/other'");

@@ -10,8 +10,9 @@ use provisor::audit::{Verdict, verify};
 use provisor::vault::Vault;
 use provisor_providers::money::Minor;
 use provisor_tests::book::{Book, Engine};
+use provisor_tests::daemon::Daemon;
 use provisor_tests::http::Answer;
-use provisor_tests::processes::{Host, a_clients_key, a_limited_key, provisor};
+use provisor_tests::processes::{a_clients_key, a_limited_key, provisor, serve};
 use provisor_tests::resellers::KernelHostKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,12 +38,12 @@ impl Site {
         a_clients_key(self.book.directory(), &self.book.url(), CREDIT)
     }
 
-    fn first(&self) -> Host {
-        Host::start(self.book.directory(), &self.book.url())
+    fn first(&self) -> Daemon {
+        serve(self.book.directory(), &self.book.url())
     }
 
-    fn second(&self) -> Host {
-        Host::start(self.second.path(), &self.book.url())
+    fn second(&self) -> Daemon {
+        serve(self.second.path(), &self.book.url())
     }
 
     fn verify(&self) {
@@ -172,15 +173,15 @@ async fn one_host_makes_the_master_key_and_the_others_wait_for_it() {
     let [holder] = keys.collect::<Vec<_>>()[..] else { panic!("more or less than one host made a key") };
     assert_eq!(book.number("SELECT COUNT(*) FROM master_keys"), 1);
     let without = folders.iter().find(|folder| folder.path() != holder.path()).unwrap();
-    let ready = async |host: &Host| {
+    let ready = async |host: &Daemon| {
         let url = format!("http://{}/readyz", host.address());
         provisor_tests::http::Http::default().send("GET", &url, &[], Vec::new()).await.status
     };
-    let sealed = Host::start(without.path(), &book.url());
+    let sealed = serve(without.path(), &book.url());
     assert_eq!(ready(&sealed).await, 503);
     sealed.kill();
     std::fs::copy(holder.path().join("master.key.v1"), without.path().join("master.key.v1")).unwrap();
-    let open = Host::start(without.path(), &book.url());
+    let open = serve(without.path(), &book.url());
     assert_eq!(ready(&open).await, 200);
     open.kill();
     let doctor = provisor(without.path(), &book.url()).arg("doctor").output().unwrap();

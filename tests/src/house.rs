@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use provisor::clock::{Clock, System};
-use provisor::server::{Options, Running, start};
+use provisor::server::{MailOptions, MailWay, Options, Running, start};
 use provisor::store::Store;
 use provisor::vault::Vault;
 use tempfile::TempDir;
@@ -32,8 +32,12 @@ impl House {
     }
 
     /// Starts under other rules.
-    pub async fn start_with(options: Options) -> Self {
+    pub async fn start_with(mut options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        options.mail.get_or_insert_with(|| MailOptions {
+            from: "Provisor <provisor@example.org>".parse().unwrap(),
+            way: MailWay::Files(directory.path().join("mail")),
+        });
         Vault::create_key(directory.path(), &[7; 32]).unwrap();
         let clock = Arc::new(TestClock::default());
         let store = open(directory.path());

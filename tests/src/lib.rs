@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
 
 pub mod book;
+pub mod daemon;
 pub mod faults;
 pub mod house;
 pub mod http;

@@ -23,6 +23,7 @@ pub(super) fn run(_: &Doctor, context: &Context) -> Result<Exit, Failure> {
     let home = context.home()?;
     let mut findings = vec![Finding::good("data directory", home.directory.display().to_string())];
     findings.extend(book(&home));
+    findings.extend(outgoing(&home, context));
     findings.extend(block_on(component(context, &home))?);
     let exit = if findings.iter().all(|finding| finding.ok) { Exit::Done } else { Exit::Failed };
     context.output.records(["check", "", "detail"], &findings, |finding| {
@@ -62,6 +63,24 @@ fn book(home: &Home) -> Vec<Finding> {
         Err(Fault(why)) => Finding::bad("audit log", why),
     };
     vec![whole, key, chain]
+}
+
+/// What leaves this machine in resellers' name.
+fn outgoing(home: &Home, context: &Context) -> Vec<Finding> {
+    let targets: Vec<String> = home.config.webhooks.allow_targets.clone().into();
+    let webhooks = if targets.is_empty() {
+        "to public https addresses only".to_owned()
+    } else {
+        format!("allow_targets is set, for development only: {}", targets.join(", "))
+    };
+    let mail = match &home.config.mail.smtp {
+        None => Finding::good("mail", format!("into files in {}", home.directory.join("mail").display())),
+        Some(smtp) => match smtp.password.as_ref().map(|password| password.read(&context.environment)) {
+            Some(Err(error)) => Finding::bad("mail", error.to_string()),
+            Some(Ok(_)) | None => Finding::good("mail", format!("to {}, port {}", smtp.host, smtp.port)),
+        },
+    };
+    vec![Finding::good("webhooks", webhooks), mail]
 }
 
 async fn component(context: &Context, home: &Home) -> Result<Vec<Finding>, Failure> {

@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod doctor;
 mod key;
+mod mail;
 pub mod output;
 mod paths;
 mod plugin;
@@ -16,6 +17,7 @@ mod reseller;
 mod sandbox;
 mod serve;
 mod store;
+mod webhook;
 mod wire;
 
 use std::fs::File;
@@ -89,6 +91,8 @@ enum Command {
     Reseller(reseller::Reseller),
     Key(key::Key),
     Product(product::Product),
+    Webhook(webhook::Webhook),
+    Mail(mail::Mail),
     Plugin(plugin::Plugin),
     Backup(backup::Backup),
     Store(store::Store),
@@ -184,6 +188,8 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Reseller(command) => reseller::run(command, &context),
             Command::Key(command) => key::run(command, &context),
             Command::Product(command) => product::run(command, &context),
+            Command::Webhook(command) => webhook::run(command, &context),
+            Command::Mail(command) => mail::run(&command, &context),
             Command::Config(command) => config::run(&command, &context),
             Command::Wire(command) => wire::run(command, &context),
             Command::Completions(command) => completions::run(&command, &context, Cli::command()),

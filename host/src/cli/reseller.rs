@@ -2,7 +2,8 @@
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use provisor_providers::books::{AccountId, Entry};
+use provisor_providers::PROVIDERS;
+use provisor_providers::books::{AccountId, Books, Entry};
 use provisor_providers::money::Minor;
 use serde::Serialize;
 
@@ -102,11 +103,20 @@ struct Balance {
 }
 
 fn change_credit(context: &Context, id: AccountId, amount: Minor) -> Result<Exit, Failure> {
-    let store = context.book()?;
+    let home = context.home()?;
+    let moment = System.moment(home.config.rules());
+    let store = home.book()?;
     let balance = block_on(async move {
         let changed = store.transact(move |books| {
             let known = books.has_account(id)?;
-            Ok((known, books.credit(id, amount, &entry(System.now()))?))
+            let mut balance = books.credit(id, amount, &entry(moment.now))?;
+            if balance.is_some() && amount > Minor::ZERO {
+                for provider in PROVIDERS {
+                    provider.server.credited(&moment, id, books)?;
+                }
+                balance = Some(books.account(id).profile()?.balance);
+            }
+            Ok((known, balance))
         });
         changed.await.map_err(Failure::failed)
     })?;

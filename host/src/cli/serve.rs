@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -9,11 +10,11 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::book::block_on;
+use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
 use crate::clock::System;
-use crate::config::Config;
-use crate::server::{Options, start};
+use crate::config::{self, CardGateway, Environment};
+use crate::server::{Gateway, MailOptions, MailWay, Options, Smtp, SmtpTls, start};
 
 /// Serve the providers' APIs to resellers
 #[derive(Args)]
@@ -42,7 +43,8 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
     if command.gateway.is_some() || home.config.gateway.is_some() {
         return Err(Failure::usage(anyhow!("this version has no gateway: leave out --gateway and the section [gateway]")));
     }
-    let options = options(&home.config);
+    let options = options(&home, &context.environment)?;
+    warn_of_targets(&options);
     let address = command.server.unwrap_or_else(|| home.config.server.clone().unwrap_or_default().listen);
     let store = home.book()?;
     if store.is_sealed() {
@@ -64,12 +66,45 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
 }
 
 /// What the configuration says of the server.
-fn options(config: &Config) -> Options {
+fn options(home: &Home, environment: &Environment) -> Result<Options, Failure> {
+    let config = &home.config;
     let server = config.server.clone().unwrap_or_default();
-    Options {
+    let way = match &config.mail.smtp {
+        Some(smtp) => MailWay::Smtp(mail_server(smtp, environment)?),
+        None => MailWay::Files(home.directory.join("mail")),
+    };
+    Ok(Options {
         trusted_proxies: server.trusted_proxies.iter().map(|network| network.0).collect(),
         per_ip_per_minute: server.limits.per_ip_per_minute,
+        gateway: match server.cards.gateway {
+            CardGateway::None => Gateway::None,
+            CardGateway::Simulated => Gateway::Simulated,
+        },
+        gateway_timeout: Duration::from_millis(u64::from(server.cards.timeout_ms)),
         rules: config.rules(),
+        mail: Some(MailOptions { from: config.mail.from.0.clone(), way }),
+        ..Options::default()
+    })
+}
+
+fn mail_server(smtp: &config::Smtp, environment: &Environment) -> Result<Smtp, Failure> {
+    let credentials = match (&smtp.username, &smtp.password) {
+        (Some(user), Some(password)) => Some((user.clone(), password.read(environment).map_err(Failure::usage)?)),
+        _ => None,
+    };
+    let tls = match smtp.tls {
+        config::SmtpTls::Tls => SmtpTls::Tls,
+        config::SmtpTls::StartTls => SmtpTls::StartTls,
+        config::SmtpTls::None => SmtpTls::None,
+    };
+    Ok(Smtp { host: smtp.host.clone(), port: smtp.port, tls, credentials })
+}
+
+fn warn_of_targets(options: &Options) {
+    let targets: Vec<String> = options.rules.webhooks.allowed.iter().map(ToString::to_string).collect();
+    if !targets.is_empty() {
+        let targets = targets.join(", ");
+        tracing::warn!(targets, "webhooks.allow_targets is set, for development only: webhooks may reach these privately");
     }
 }
 

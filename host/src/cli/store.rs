@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use provisor_providers::books::Fault;
 use serde::Serialize;
 
 use super::book::database_password;
@@ -60,10 +62,10 @@ pub(super) fn run(command: Store, context: &Context) -> Result<Exit, Failure> {
     };
     let (from, to) = (placed(from), placed(to));
     let password = |url| database_password(url, &config, &context.environment);
-    let cannot = |what: &str, fault| Failure::failed(anyhow::Error::from(fault).context(what.to_owned()));
+    let cannot = |what: &str, fault: Fault| Failure::failed(anyhow::Error::from(fault).context(what.to_owned()));
     let source = match &from {
         StoreUrl::Sqlite(path) if !path.exists() => {
-            return Err(Failure::usage(anyhow::anyhow!("there is no book {}", path.display())));
+            return Err(Failure::usage(anyhow!("there is no book {}", path.display())));
         }
         StoreUrl::Sqlite(path) => store::Store::open_sqlite(path, Arc::clone(&vault)),
         StoreUrl::Postgres(url) => store::Store::open_postgres(url, password(&from)?.as_ref(), Arc::clone(&vault)),

@@ -4,6 +4,7 @@
 mod data;
 mod environment;
 mod error;
+mod outgoing;
 mod secret;
 mod store;
 
@@ -15,7 +16,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use provisor_providers::server::{LockMode, LockRule, Rules};
+use provisor_providers::money::Minor;
+use provisor_providers::server::{BillingRule, InvoiceRule, LockMode, LockRule, Rules};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -23,11 +25,19 @@ use url::Url;
 pub use data::{DataError, data_directory, prepare_data};
 pub use environment::Environment;
 pub use error::Error;
+pub use outgoing::{AllowTargets, Mail, Sender, Smtp, SmtpTls, Webhooks};
 pub use secret::{SecretError, SecretRef, Value};
 pub use store::{PostgresHost, PostgresUrl, StoreUrl};
 
 /// The default configuration, with its comments.
 pub const DEFAULT: &str = include_str!("../config.default.toml");
+
+/// A lease on a charge is so many times as long as the gateway may take.
+const LEASE_PER_TIMEOUT: u64 = 3;
+/// Of each of the days of billing.
+const DAYS_MAX: u32 = 3650;
+/// Of a card gateway's time.
+const TIMEOUT_MS_MIN: u32 = 100;
 
 /// A configuration file larger than this is not one, in bytes.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -41,6 +51,8 @@ pub struct Config {
     pub gateway: Option<Gateway>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
+    pub webhooks: Webhooks,
+    pub mail: Mail,
     pub store: Store,
     pub plugin: Plugin,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -59,7 +71,7 @@ impl Config {
         let mut config = Self::parse(&text, file, environment)?;
         let folder = std::path::absolute(file).map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
         let profiles = config.profiles.values_mut().flat_map(Profile::references_mut);
-        for reference in profiles.chain(config.store.password.as_mut()) {
+        for reference in profiles.chain(config.store.password.as_mut()).chain(config.mail.reference_mut()) {
             reference.anchor(&folder);
         }
         Ok(config)
@@ -84,7 +96,7 @@ impl Config {
 
     /// The rules that the providers' servers go by.
     pub fn rules(&self) -> Rules {
-        let Server { lock, fulfilment, gp, .. } = self.server.clone().unwrap_or_default();
+        let Server { lock, fulfilment, invoices, billing, cards, gp, .. } = self.server.clone().unwrap_or_default();
         let mode = match lock.mode {
             LockScope::Scoped => LockMode::Scoped,
             LockScope::Faithful => LockMode::Faithful,
@@ -97,8 +109,16 @@ impl Config {
                 duration_s: i64::from(lock.duration_s),
             },
             fulfilment_delay: Duration::from_millis(u64::from(fulfilment.delay_ms)),
+            invoices: InvoiceRule { seller: invoices.seller.into(), tax_basis_points: invoices.tax_percent.0 },
+            billing: BillingRule {
+                invoice_days: billing.invoice_days,
+                suspend_days: billing.suspend_days,
+                terminate_days: billing.terminate_days,
+            },
+            charge_lease: Duration::from_millis(LEASE_PER_TIMEOUT * u64::from(cards.timeout_ms)),
             freshness: gp.freshness,
             renew_dedupe: gp.renew_dedupe,
+            webhooks: self.webhooks.rules(),
         }
     }
 }
@@ -121,6 +141,9 @@ pub struct Server {
     pub limits: Limits,
     pub lock: Lock,
     pub fulfilment: Fulfilment,
+    pub invoices: Invoices,
+    pub billing: Billing,
+    pub cards: Cards,
     pub gp: Gp,
 }
 
@@ -132,6 +155,9 @@ impl Default for Server {
             limits: Limits::default(),
             lock: Lock::default(),
             fulfilment: Fulfilment::default(),
+            invoices: Invoices::default(),
+            billing: Billing::default(),
+            cards: Cards::default(),
             gp: Gp::default(),
         }
     }
@@ -198,6 +224,64 @@ impl Default for Fulfilment {
 #[serde(rename_all = "lowercase")]
 pub enum FulfilmentMode {
     /// Nobody: it exists in the books only.
+    Simulated,
+}
+
+/// What invoices say.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Invoices {
+    pub seller: String,
+    pub tax_percent: Percent,
+}
+
+impl Default for Invoices {
+    fn default() -> Self {
+        let rule = InvoiceRule::default();
+        Self { seller: rule.seller.as_ref().to_owned(), tax_percent: Percent(rule.tax_basis_points) }
+    }
+}
+
+/// When renewals are billed.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Billing {
+    pub invoice_days: u32,
+    pub suspend_days: u32,
+    pub terminate_days: u32,
+}
+
+impl Default for Billing {
+    fn default() -> Self {
+        let BillingRule { invoice_days, suspend_days, terminate_days } = BillingRule::default();
+        Self { invoice_days, suspend_days, terminate_days }
+    }
+}
+
+/// What charges cards.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Cards {
+    pub gateway: CardGateway,
+    pub timeout_ms: u32,
+}
+
+impl Default for Cards {
+    fn default() -> Self {
+        Self { gateway: CardGateway::Simulated, timeout_ms: 20_000 }
+    }
+}
+
+/// Which gateway charges cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CardGateway {
+    /// None: what the credit does not cover stays unpaid.
+    None,
+    /// A bank in the book, for tests and for trying out.
     Simulated,
 }
 
@@ -296,6 +380,22 @@ impl Profile {
 
 /// What the types cannot say alone. The refusal names the key it is about.
 fn check(config: &Config) -> Result<(), error::Refusal> {
+    if let Some(Server { billing, cards, .. }) = &config.server {
+        let refuse = |section: &str, key: &str, message: &str| {
+            let key = ["server", section, key].map(str::to_owned).to_vec();
+            Err(error::Refusal { key, message: message.to_owned() })
+        };
+        if billing.terminate_days < billing.suspend_days {
+            return refuse("billing", "terminate_days", "a service is not terminated before it is suspended");
+        }
+        if [billing.invoice_days, billing.suspend_days, billing.terminate_days].into_iter().any(|days| days > DAYS_MAX) {
+            return refuse("billing", "terminate_days", "days of billing are at most 3650");
+        }
+        if cards.timeout_ms < TIMEOUT_MS_MIN {
+            return refuse("cards", "timeout_ms", "a gateway needs at least 100 milliseconds");
+        }
+    }
+    config.mail.check()?;
     for (name, profile) in &config.profiles {
         let refuse = |key: &[&str], message: String| {
             Err(error::Refusal { key: ["profiles", name.as_str()].iter().chain(key).map(ToString::to_string).collect(), message })
@@ -426,6 +526,27 @@ impl fmt::Display for BaseUrl {
     }
 }
 
+/// A share from 0 to 100 percent, in hundredths of a percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Percent(pub u32);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hundredths = text.parse().ok().and_then(|Minor(hundredths)| u32::try_from(hundredths).ok());
+        let share = hundredths.filter(|hundredths| *hundredths <= 10_000).map(Self);
+        share.ok_or_else(|| "a share is a text from \"0\" to \"100\" with at most two decimals, such as \"19.00\"".to_owned())
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Minor(self.0.into()).fmt(f)
+    }
+}
+
 /// A value that stands as a text in the file.
 macro_rules! text {
     ($($name:ty),*) => {$(
@@ -444,7 +565,7 @@ macro_rules! text {
         }
     )*};
 }
-text!(Listen, Network, StoreUrl, BaseUrl);
+text!(Listen, Network, StoreUrl, BaseUrl, Percent);
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,16 @@ fn every_setting() -> String {
     DEFAULT.lines().map(made).collect::<Vec<_>>().join("\n")
 }
 
+fn smtp() -> Smtp {
+    Smtp {
+        host: "smtp.example.com".to_owned(),
+        port: 465,
+        tls: SmtpTls::Tls,
+        username: Some("provisor".to_owned()),
+        password: Some(SecretRef::Env("SMTP_PASSWORD".to_owned())),
+    }
+}
+
 #[test]
 fn the_file_is_the_default() {
     assert_eq!(parse(DEFAULT, &[]).unwrap(), Config::default());
@@ -21,6 +31,8 @@ fn the_file_is_the_default() {
     assert_eq!(shown.server, Some(Server::default()));
     assert_eq!((shown.store.url, shown.plugin), (StoreUrl::default(), Plugin::default()));
     assert_eq!(shown.store.password, Some(SecretRef::Env("PROVISOR_DATABASE_PASSWORD".into())));
+    assert_eq!(shown.webhooks, Webhooks::default());
+    assert_eq!(shown.mail, Mail { smtp: Some(smtp()), ..Mail::default() });
     let profile = &shown.profiles["kh-main"];
     assert_eq!(profile.secret, SecretRef::Env("KH_SECRET".into()));
     assert_eq!(profile.key, Some(Value::Reference(SecretRef::Env("KH_KEY".into()))));
@@ -32,7 +44,9 @@ fn the_file_is_the_default() {
 fn the_file_shows_every_setting() {
     let shown: toml::Table = toml::from_str(&every_setting()).unwrap();
     let store = Store { password: Some(SecretRef::Env(String::new())), ..Store::default() };
-    let config = Config { gateway: Some(Gateway::default()), server: Some(Server::default()), store, ..Config::default() };
+    let mail = Mail { smtp: Some(smtp()), ..Mail::default() };
+    let (gateway, server) = (Some(Gateway::default()), Some(Server::default()));
+    let config = Config { gateway, server, store, mail, ..Config::default() };
     let known = toml::Table::try_from(&config).unwrap();
     for (section, settings) in &known {
         same_keys(section, settings, &shown[section]);
@@ -61,6 +75,38 @@ fn the_rules_follow_the_file() {
 }
 
 #[test]
+fn targets_are_a_list_or_words() {
+    let targets = |config: &Config| config.rules().webhooks.allowed.iter().map(ToString::to_string).collect::<Vec<_>>();
+    for (text, variables) in [
+        ("[webhooks]\nallow_targets = ['127.0.0.1:9000', 'localhost:80']", &[][..]),
+        ("", &[("PROVISOR_WEBHOOKS__ALLOW_TARGETS", "['127.0.0.1:9000', 'localhost:80']")]),
+        ("", &[("PROVISOR_WEBHOOKS__ALLOW_TARGETS", r#"["127.0.0.1:9000", "localhost:80"]"#)]),
+        ("", &[("PROVISOR_WEBHOOKS__ALLOW_TARGETS", "127.0.0.1:9000, localhost:80")]),
+    ] {
+        let config = parse(text, variables).unwrap();
+        assert_eq!(targets(&config), ["127.0.0.1:9000", "localhost:80"], "{text} {variables:?}");
+        assert_eq!(config.rules().webhooks.ports, [443]);
+    }
+    assert_eq!(parse("[webhooks]\nports = [443, 8443]", &[]).unwrap().rules().webhooks.ports, [443, 8443]);
+}
+
+#[test]
+fn mail_needs_a_sender_and_a_password_an_encrypted_way() {
+    let mail = |text: &str| parse(text, &[]).map(|config| config.mail);
+    assert_eq!(mail("[mail.smtp]\nhost = 'a'").unwrap().smtp.unwrap().port, 465);
+    for (text, error) in [
+        ("[mail]\nfrom = 'nobody'", "provisor.toml:2:1: mail.from: `nobody` is not an address such as"),
+        ("[mail.smtp]\nport = 25", "provisor.toml:1:7: mail.smtp: missing field `host`"),
+        ("[mail.smtp]\nhost = 'a'\nusername = 'u'", "provisor.toml:3:1: mail.smtp.username: "),
+        ("[mail.smtp]\nhost = 'a'\nusername = 'u'\npassword = { env = 'P' }\ntls = 'none'", "provisor.toml:5:1: mail.smtp.tls: "),
+        ("[mail.smtp]\nhost = 'a'\npassword = 'hunter2'", "provisor.toml:3:1: mail.smtp.password: a secret is never written"),
+    ] {
+        let message = mail(text).unwrap_err();
+        assert!(message.starts_with(error), "{text}\n  gave   {message}\n  wanted {error}");
+    }
+}
+
+#[test]
 fn a_section_turns_its_wing_on() {
     assert!(parse("[gateway]", &[]).unwrap().gateway.is_some());
     assert!(parse("[server.limits]\nper_ip_per_minute = 0", &[]).unwrap().server.is_some());
@@ -86,6 +132,8 @@ fn an_error_names_file_line_column_and_key() {
         ("[gateway]\nlisten = 'unix:'", "provisor.toml:2:1: gateway.listen: after `unix:` comes the path"),
         ("[server]\ntrusted_proxies = ['10.0.0.0/8', 'proxy']", "provisor.toml:2:1: server.trusted_proxies: `proxy` is neither"),
         ("[store]\nurl = 'postgres://u:p@h/d'", "provisor.toml:2:1: store.url: no password belongs into the address"),
+        ("[webhooks]\nallow_targets = ['127.0.0.1']", "provisor.toml:2:1: webhooks.allow_targets: `127.0.0.1` is not a host"),
+        ("[webhooks]\nallow_targets = [1]", "provisor.toml:2:1: webhooks.allow_targets: a target is a text"),
         ("[store]\nurl = 'provisor.db'", "provisor.toml:2:1: store.url: a store is `sqlite:PATH`"),
         ("[profiles.x]\nprovider = 'kernelhost'", "provisor.toml:1:11: profiles.x: missing field `secret`"),
         (&format!("{PROFILE}extra = 1"), "provisor.toml:5:1: profiles.x.extra: unknown key; known here: provider, base_url"),

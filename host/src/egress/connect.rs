@@ -1,7 +1,7 @@
 //! Connections: resolve, check every address, connect to a checked one, TLS by the name.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,6 @@ use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -20,28 +19,8 @@ use url::Host;
 
 use super::policy::{EgressPolicy, Target};
 use super::{EgressError, EgressOptions};
-
-/// A name's addresses. The system's resolver outside of tests.
-pub trait Resolve: Send + Sync + 'static {
-    /// All addresses of a host name.
-    fn resolve<'a>(&'a self, host: &'a str) -> Resolution<'a>;
-}
-
-/// A resolution under way.
-pub type Resolution<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
-
-/// What the operating system answers, `/etc/hosts` included.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemResolver;
-
-impl Resolve for SystemResolver {
-    fn resolve<'a>(&'a self, host: &'a str) -> Resolution<'a> {
-        Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect()) })
-    }
-}
-
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 4;
+use crate::resolve::{NoConnection, Resolve, dial};
+use crate::tls::client_config;
 
 /// Makes the connections of one profile.
 #[derive(Clone)]
@@ -58,7 +37,7 @@ impl Connector {
         resolver: Arc<dyn Resolve>,
         options: &EgressOptions,
     ) -> Result<Self, rustls::Error> {
-        let tls = TlsConnector::from(Arc::new(tls_config(options)?));
+        let tls = TlsConnector::from(Arc::new(client_config(&options.extra_roots)?));
         Ok(Self { policy, resolver, tls, timeout: options.connect_timeout })
     }
 
@@ -95,30 +74,18 @@ impl Connector {
         if let Some(forbidden) = addresses.iter().find(|address| !self.policy.allows(target.https, **address)) {
             return Err(EgressError::AddressDenied(*forbidden));
         }
-        // A silent address must leave time for the next one.
-        let tries = addresses.len().clamp(1, ADDRESSES_MAX);
-        let each = self.timeout / u32::try_from(tries).unwrap_or(1);
-        let mut last = EgressError::NoAddress;
-        for address in addresses.into_iter().take(tries) {
-            match tokio::time::timeout(each, TcpStream::connect(SocketAddr::new(address, target.port))).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = EgressError::Connect(error.kind()),
-                Err(_) => last = EgressError::ConnectTimeout,
-            }
-        }
-        Err(last)
+        Ok(dial(&addresses, target.port, self.timeout).await?)
     }
 }
 
-fn tls_config(options: &EgressOptions) -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for root in &options.extra_roots {
-        roots.add(root.clone())?;
+impl From<NoConnection> for EgressError {
+    fn from(why: NoConnection) -> Self {
+        match why {
+            NoConnection::NoAddress => Self::NoAddress,
+            NoConnection::Refused(kind) => Self::Connect(kind),
+            NoConnection::Timeout => Self::ConnectTimeout,
+        }
     }
-    // Named, not taken from the process: no other crate's choice of a default can change or break it.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn tls_error(error: &io::Error) -> EgressError {

@@ -1,7 +1,6 @@
 //! The only way from a component to the network: an allow-list by name, a check of every resolved address, a pooled client with
 //! limits on everything. No redirects are followed and nothing is sent twice.
 
-mod address;
 mod connect;
 mod policy;
 #[cfg(test)]
@@ -24,11 +23,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 
-pub use address::{is_private, is_public};
-pub use connect::{Resolution, Resolve, SystemResolver};
 pub use policy::{EgressPolicy, PolicyError};
 
 use connect::Connector;
+
+use crate::resolve::Resolve;
 
 /// The largest body in either direction (our choice; the contract promises 1 MiB for an invoice).
 pub const BODY_MAX: usize = 1024 * 1024;

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use http::Uri;
+use provisor_providers::address::{is_private, is_public};
 use url::{Host, Url};
-
-use super::address::{is_private, is_public};
 
 /// Where requests may go: scheme, host and port, each exactly.
 #[derive(Debug, Clone)]

@@ -5,8 +5,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::upstream::{Step, Upstream, ok, say};
 use super::*;
+use crate::resolve::Resolution;
 
 /// Answers every question with the same addresses.
+#[derive(Debug)]
 struct Fixed(Vec<IpAddr>);
 
 impl Resolve for Fixed {

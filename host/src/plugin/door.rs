@@ -96,7 +96,8 @@ mod tests {
 
     use super::*;
     use crate::egress::upstream::{Upstream, ok};
-    use crate::egress::{EgressOptions, EgressPolicy, SystemResolver};
+    use crate::egress::{EgressOptions, EgressPolicy};
+    use crate::resolve::SystemResolver;
 
     fn door(port: u16) -> Door {
         let policy = EgressPolicy::new(&format!("http://127.0.0.1:{port}"), &[], true).unwrap();

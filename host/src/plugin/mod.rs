@@ -30,7 +30,8 @@ pub use caller::Caller;
 pub use profile::{BindError, Profile};
 pub use sandbox::{CallError, Limits};
 
-use crate::egress::{EgressOptions, Resolve, SystemResolver};
+use crate::egress::EgressOptions;
+use crate::resolve::{Resolve, SystemResolver};
 use contract::{ContractPre, ProviderInfo};
 use log::{GuestLog, LogRate, Secrets};
 use sandbox::{Errand, Guest, Sandbox};

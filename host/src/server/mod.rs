@@ -4,9 +4,13 @@
 
 mod addresses;
 mod between;
+mod cards;
+mod errands;
 mod keys;
+mod mail;
 mod schedule;
 mod visit;
+mod webhooks;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,13 +25,19 @@ use hyper_util::server::graceful::GracefulShutdown;
 use ipnet::IpNet;
 use provisor_providers::PROVIDERS;
 use provisor_providers::server::{Rules, Server as Api};
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::addresses::Addresses;
+pub use self::cards::SIMULATED_TOKENS;
+use self::cards::{CardGateway, NoGateway, Simulated};
 use self::keys::KeyCache;
+pub use self::mail::{MailOptions, MailWay, Smtp, SmtpTls};
+use self::webhooks::Postman;
 use crate::clock::Clock;
+use crate::resolve::{Resolve, SystemResolver};
 use crate::store::Store;
 
 /// How long a connection may take to send a request's head (spec/kernelhost 2.2).
@@ -41,6 +51,9 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// Admissions with a body at a time: they may derive a key, which takes a core and 19 MiB.
 const ADMISSIONS: usize = 8;
 
+/// Errands at a time, over all providers.
+const ERRANDS: usize = 16;
+
 /// What the operator may choose.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -48,13 +61,41 @@ pub struct Options {
     pub trusted_proxies: Vec<IpNet>,
     /// Requests per minute from one address; 0 for no limit.
     pub per_ip_per_minute: u32,
+    /// What charges cards.
+    pub gateway: Gateway,
+    /// How long it may take for a charge; shorter than [`Rules::charge_lease`].
+    pub gateway_timeout: Duration,
     /// What the providers' servers go by.
     pub rules: Rules,
+    /// Who resolves the names of webhooks' hosts.
+    pub resolver: Arc<dyn Resolve>,
+    /// Certificate authorities of webhooks' hosts besides the public ones.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// How mail is sent; without it, mail waits in the book.
+    pub mail: Option<MailOptions>,
+}
+
+/// What charges cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// Nothing does.
+    None,
+    /// A bank in the book, for tests and for trying out.
+    Simulated,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { trusted_proxies: Vec::new(), per_ip_per_minute: 600, rules: Rules::default() }
+        Self {
+            trusted_proxies: Vec::new(),
+            per_ip_per_minute: 600,
+            gateway: Gateway::Simulated,
+            gateway_timeout: Duration::from_secs(20),
+            rules: Rules::default(),
+            resolver: Arc::new(SystemResolver),
+            extra_roots: Vec::new(),
+            mail: None,
+        }
     }
 }
 
@@ -88,6 +129,8 @@ pub(crate) struct State {
     addresses: Addresses,
     keys: KeyCache,
     admissions: Semaphore,
+    gateway: Box<dyn CardGateway>,
+    errands: Arc<Semaphore>,
 }
 
 /// The API that serves a path, and the prefix that is not its own.
@@ -101,7 +144,15 @@ pub(crate) fn mounted(path: &str) -> Option<(&'static dyn Api, &'static str)> {
 /// Serves the providers' APIs on a listener.
 pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options: Options) -> io::Result<Running> {
     let address = listener.local_addr()?;
+    let gateway: Box<dyn CardGateway> = match options.gateway {
+        Gateway::None => Box::new(NoGateway),
+        Gateway::Simulated => Box::new(Simulated { store: store.clone(), clock: Arc::clone(&clock) }),
+    };
+    let postman = Postman::new(&options).map_err(io::Error::other)?;
+    let post_office = options.mail.as_ref().map(mail::PostOffice::new).transpose().map_err(io::Error::other)?;
     let state = Arc::new(State {
+        gateway,
+        errands: Arc::new(Semaphore::new(ERRANDS)),
         store,
         clock,
         addresses: Addresses::new(options.per_ip_per_minute),
@@ -110,8 +161,14 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         admissions: Semaphore::new(ADMISSIONS),
     });
     let (stop, stopped) = watch::channel(false);
-    let tasks =
-        vec![tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())), tokio::spawn(schedule::run(state, stopped))];
+    let mut tasks = vec![
+        tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())),
+        tokio::spawn(schedule::run(Arc::clone(&state), stopped.clone())),
+        tokio::spawn(webhooks::run(Arc::clone(&state), postman, stopped.clone())),
+    ];
+    if let Some(post_office) = post_office {
+        tasks.push(tokio::spawn(mail::run(state, post_office, stopped)));
+    }
     Ok(Running { address, stop, tasks })
 }
 

@@ -10,7 +10,7 @@ use provisor_providers::server::Server as Api;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::State;
+use super::{State, errands};
 use crate::telemetry::request_id;
 
 /// How late an order may be noticed; other processes make orders too, so the books are asked rather than told.
@@ -33,6 +33,7 @@ pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
         for provider in PROVIDERS {
             work_off(&state, &holder, provider.server).await;
         }
+        errands::take_up(&state).await;
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();
             sweep(&state, &holder).await;

@@ -72,7 +72,7 @@ async fn work_off(state: &State, mut work: Work) -> Result<Option<(Response, Dur
         match commit(&state.store, work).await? {
             Step::Answer { response, floor } => return Ok(Some((response, floor))),
             Step::Stale => return Ok(None),
-            Step::Between { need, then } => work = then(between::meet(need).await),
+            Step::Between { need, then } => work = then(between::meet(state, need).await),
         }
     }
     tracing::error!("a request wants more than {TRANSACTIONS_MAX} transactions");

@@ -8,7 +8,12 @@ use super::Transaction;
 use super::sql::Sql;
 
 pub(super) fn find(sql: &mut dyn Sql, account: i64) -> Result<Account, Fault> {
-    let row = sql.first("SELECT email, name, currency, balance FROM accounts WHERE id = $1", &[account.into()])?;
+    let row = sql.first(
+        "SELECT email, name, currency, balance, card_label, closed_at,
+                (SELECT MIN(key_id) FROM webhooks WHERE webhooks.account_id = accounts.id AND disabled_at IS NULL)
+         FROM accounts WHERE id = $1",
+        &[account.into()],
+    )?;
     let row = row.ok_or_else(|| Fault(format!("account {account} is gone")))?;
     Ok(Account {
         id: AccountId(account),
@@ -16,6 +21,9 @@ pub(super) fn find(sql: &mut dyn Sql, account: i64) -> Result<Account, Fault> {
         name: row.text(1)?,
         currency: row.text(2)?,
         balance: Minor(row.int(3)?),
+        has_card: row.opt_text(4)?.is_some(),
+        is_closed: row.opt_int(5)?.is_some(),
+        listens: row.opt_int(6)?.is_some(),
     })
 }
 
@@ -23,17 +31,32 @@ pub(super) fn charge(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Ent
     if amount.0 < 0 {
         return Err(Fault(format!("a charge of {amount} would give money away")));
     }
+    let is_taken = take(sql, account, amount)?;
+    if is_taken {
+        note(sql, account, Minor(-amount.0), entry)?;
+    }
+    Ok(is_taken)
+}
+
+/// Takes from the credit, if there is enough. The caller owes the ledger its line.
+pub(super) fn take(sql: &mut dyn Sql, account: i64, amount: Minor) -> Result<bool, Fault> {
     let taken = sql.execute(
         "UPDATE accounts SET balance = balance - $1 WHERE id = $2 AND balance >= $1",
         &[amount.0.into(), account.into()],
     )?;
-    if taken == 1 {
-        note(sql, account, Minor(-amount.0), entry)?;
-    }
     Ok(taken == 1)
 }
 
-fn note(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Entry<'_>) -> Result<(), Fault> {
+pub(super) fn deposit(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Entry<'_>) -> Result<(), Fault> {
+    if amount.0 < 0 {
+        return Err(Fault(format!("a deposit of {amount} would take money away")));
+    }
+    sql.execute("UPDATE accounts SET balance = balance + $1 WHERE id = $2", &[amount.0.into(), account.into()])?;
+    note(sql, account, amount, entry)
+}
+
+/// The ledger's line of a movement.
+pub(super) fn note(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Entry<'_>) -> Result<(), Fault> {
     sql.execute(
         "INSERT INTO ledger (account_id, at, amount, kind, reference) VALUES ($1, $2, $3, $4, $5)",
         &[account.into(), entry.at.into(), amount.0.into(), entry.kind.into(), entry.reference.into()],

@@ -298,6 +298,11 @@ pub(super) fn take_stock(sql: &mut dyn Sql, product: i64, quantity: u32) -> Resu
     Ok(taken == 1)
 }
 
+pub(super) fn return_stock(sql: &mut dyn Sql, product: i64, quantity: u32) -> Result<(), Fault> {
+    sql.execute("UPDATE products SET stock = stock + $1 WHERE id = $2", &[quantity.into(), product.into()])?;
+    Ok(())
+}
+
 pub(super) fn packages(sql: &mut dyn Sql) -> Result<Vec<Package>, Fault> {
     let mut packages = Vec::new();
     for row in sql.query("SELECT name, rank FROM packages ORDER BY rank", &[])? {

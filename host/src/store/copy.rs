@@ -16,7 +16,7 @@ const PAGE: usize = 500;
 /// Values in one INSERT.
 const VALUES: usize = 1000;
 /// What belongs to the database and not to the book.
-const LEFT_OUT: &[&str] = &["migrations", "leases"];
+const LEFT_OUT: &[&str] = &["leases"];
 
 /// How far a copy is.
 #[derive(Debug, Clone, Copy)]

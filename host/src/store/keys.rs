@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use provisor_providers::books::{AccountId, Failure, Fault, HashUse, KeyRow, Lock};
+use provisor_providers::books::{AccountId, Failure, Fault, HashUse, KeyRow, Lock, Standing};
 use provisor_providers::limits::Meter;
 use provisor_providers::server::{Key, KeyLimits};
 use secrecy::SecretString;
@@ -13,17 +13,30 @@ use super::Transaction;
 use super::sql::{Row, Sql, Value};
 use crate::vault::{Place, Vault};
 
+/// The count of locks spares the question for them, which hardly a key has.
+pub(super) fn standing(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault> {
+    let row = sql.first(
+        "SELECT k.version, m.level, m.at, m.day, m.day_count, (SELECT COUNT(*) FROM locks l WHERE l.key_id = k.id)
+         FROM api_keys k LEFT JOIN meters m ON m.key_id = k.id WHERE k.id = $1",
+        &[key.0.into()],
+    )?;
+    let Some(row) = row else { return Ok(None) };
+    let meter = |level| Ok(Meter { level, at: row.time(2)?, day: row.int(3)?, day_count: row.int(4)? });
+    let locks = if row.int(5)? == 0 { Vec::new() } else { locks(sql, key, now)? };
+    Ok(Some(Standing { version: row.int(0)?, meter: row.opt_int(1)?.map(meter).transpose()?, locks }))
+}
+
 pub(super) fn version(sql: &mut dyn Sql, key: KeyRow) -> Result<Option<i64>, Fault> {
     sql.first("SELECT version FROM api_keys WHERE id = $1", &[key.0.into()])?.map(|row| row.int(0)).transpose()
 }
 
 pub(super) fn last_used(sql: &mut dyn Sql, key: KeyRow) -> Result<Option<Timestamp>, Fault> {
-    let row = sql.first("SELECT last_used_at FROM api_keys WHERE id = $1", &[key.0.into()])?;
+    let row = sql.first("SELECT last_used_at FROM meters WHERE key_id = $1", &[key.0.into()])?;
     row.map_or(Ok(None), |row| row.opt_time(0))
 }
 
 pub(super) fn touch(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<(), Fault> {
-    sql.execute("UPDATE api_keys SET last_used_at = $1 WHERE id = $2", &[now.into(), key.0.into()])?;
+    sql.execute("UPDATE meters SET last_used_at = $1 WHERE key_id = $2", &[now.into(), key.0.into()])?;
     Ok(())
 }
 
@@ -42,12 +55,13 @@ pub(super) fn meter(sql: &mut dyn Sql, key: KeyRow) -> Result<Option<Meter>, Fau
     Ok(Some(Meter { level: row.int(0)?, at: row.time(1)?, day: row.int(2)?, day_count: row.int(3)? }))
 }
 
-pub(super) fn set_meter(sql: &mut dyn Sql, key: KeyRow, meter: &Meter) -> Result<(), Fault> {
+pub(super) fn set_meter(sql: &mut dyn Sql, key: KeyRow, meter: &Meter, used_at: Option<Timestamp>) -> Result<(), Fault> {
     sql.execute(
-        "INSERT INTO meters (key_id, level, at, day, day_count) VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO meters (key_id, level, at, day, day_count, last_used_at) VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (key_id) DO UPDATE SET
-           level = excluded.level, at = excluded.at, day = excluded.day, day_count = excluded.day_count",
-        &[key.0.into(), meter.level.into(), meter.at.into(), meter.day.into(), meter.day_count.into()],
+           level = excluded.level, at = excluded.at, day = excluded.day, day_count = excluded.day_count,
+           last_used_at = COALESCE(excluded.last_used_at, meters.last_used_at)",
+        &[key.0.into(), meter.level.into(), meter.at.into(), meter.day.into(), meter.day_count.into(), used_at.into()],
     )?;
     Ok(())
 }
@@ -250,9 +264,9 @@ impl Transaction<'_> {
     /// All keys, or one reseller's, oldest first.
     pub fn keys(&mut self, account: Option<AccountId>) -> Result<Vec<KeySummary>, Fault> {
         let rows = self.sql.query(
-            "SELECT k.account_id, k.provider, k.public_id, k.label, k.scopes, k.allowed, k.created_at, k.last_used_at, k.revoked_at,
+            "SELECT k.account_id, k.provider, k.public_id, k.label, k.scopes, k.allowed, k.created_at, m.last_used_at, k.revoked_at,
                     (SELECT MIN(address) FROM key_addresses a WHERE a.key_id = k.id)
-             FROM api_keys k WHERE $1 IS NULL OR k.account_id = $1 ORDER BY k.id",
+             FROM api_keys k LEFT JOIN meters m ON m.key_id = k.id WHERE $1 IS NULL OR k.account_id = $1 ORDER BY k.id",
             &[account.map(|account| account.0).into()],
         )?;
         rows.iter()

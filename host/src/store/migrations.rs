@@ -9,6 +9,8 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("migrations/0001_books.sql")),
     (2, include_str!("migrations/0002_outboxes.sql")),
     (3, include_str!("migrations/0003_leases.sql")),
+    (4, include_str!("migrations/0004_billing.sql")),
+    (6, include_str!("migrations/0006_use.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

@@ -4,20 +4,26 @@ mod accounts;
 mod audit_log;
 mod catalogue;
 mod copy;
+mod deliveries;
 mod idempotency;
+mod invoices;
+mod job;
 mod keys;
 mod leases;
 mod licenses;
+mod mails;
 mod master_keys;
 mod migrations;
 mod orders;
 mod outbox;
+mod payments;
 mod postgres;
 mod services;
 mod sql;
 mod sqlite;
 mod transaction;
 mod upkeep;
+mod webhooks;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,11 +36,15 @@ use tokio::sync::oneshot;
 pub use self::audit_log::StoredAuditRow;
 pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::copy::{Copied, Progress, copy};
+pub use self::deliveries::{Attempt, Claim, Claimed, Delivery, DeliverySummary, Failing, Then};
+use self::job::Asked;
 pub use self::keys::{KeySummary, NewKey};
+pub use self::mails::{MailSummary, QueuedMail, Sent};
 use self::postgres::Pool;
 pub use self::sqlite::back_up;
-use self::sqlite::{Done, Sqlite, Writer};
+use self::sqlite::{Sqlite, Writer};
 pub use self::transaction::Transaction;
+pub use self::webhooks::WebhookSummary;
 use crate::config::PostgresUrl;
 use crate::vault::Vault;
 
@@ -98,19 +108,10 @@ impl Store {
     {
         let (sender, receiver) = oneshot::channel();
         let vault = Arc::clone(&self.0.vault);
-        let mut asked = Asked { work, vault, result: None, sender };
+        let asked = Box::new(Asked { work, vault, result: None, sender });
         match &self.0.engine {
-            Engine::Sqlite { writer, .. } => {
-                let job = Box::new(move |engine: &mut dyn sql::Sql| {
-                    let keep = postgres::Job::run(&mut asked, engine);
-                    let reply = |committed: Result<(), Fault>| {
-                        postgres::Job::reply(Box::new(asked), committed.map_err(StoreError::from));
-                    };
-                    Done { keep, reply: Box::new(reply) }
-                });
-                writer.submit(job).map_err(|_| StoreError::Busy)?;
-            }
-            Engine::Postgres(pool) => pool.submit(Box::new(asked))?,
+            Engine::Sqlite { writer, .. } => writer.submit(asked)?,
+            Engine::Postgres(pool) => pool.submit(asked)?,
         }
         receiver.await.unwrap_or(Err(StoreError::NotDone))
     }
@@ -126,7 +127,7 @@ impl Store {
         let readers = || readers.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = readers().pop();
         let connection = kept.map_or_else(|| sqlite::open_reader(path), Ok)?;
-        let result = query(&mut Transaction::new(&mut Sqlite(&connection), vault));
+        let result = query(&mut Transaction::new(&mut Sqlite::new(&connection), vault));
         let mut readers = readers();
         if readers.len() < READERS {
             readers.push(connection);
@@ -164,32 +165,6 @@ pub fn first_master_key(
         Transaction::new(sql, &vault).know_master_keys()?;
         Ok(Some(vault))
     })
-}
-
-/// Work that was handed in, and whom to tell.
-struct Asked<T, W> {
-    work: W,
-    vault: Arc<Vault>,
-    result: Option<Result<T, Fault>>,
-    sender: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<T, W> postgres::Job for Asked<T, W>
-where
-    T: Send,
-    W: FnMut(&mut Transaction<'_>) -> Result<T, Fault> + Send,
-{
-    fn run(&mut self, sql: &mut dyn sql::Sql) -> bool {
-        self.result = None;
-        self.result.insert((self.work)(&mut Transaction::new(sql, &self.vault))).is_ok()
-    }
-
-    fn reply(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self { result: worked, sender, .. } = *self;
-        let result = result.and_then(|()| worked.map_or(Err(StoreError::NotDone), |worked| Ok(worked?)));
-        // A caller that has gone away does not want the answer.
-        let _unheard = sender.send(result);
-    }
 }
 
 #[cfg(test)]

@@ -1,40 +1,96 @@
-//! Orders and the invoices that bill them.
+//! Orders.
 
 use jiff::Timestamp;
-use provisor_providers::books::{AccountId, Fault, NewInvoice, NewOrder, Order, OrderStatus};
+use provisor_providers::books::{AccountId, Entry, Fault, NewInvoice, NewOrder, Order, OrderStatus};
 use provisor_providers::money::Minor;
 
 use super::sql::{Row, Sql};
+use super::{accounts, invoices};
 
 const COLUMNS: &str = "id, product_id, cycle, quantity, config_options, hostname, note, total, recurring, currency, invoice_id, \
                        created_at, expires_at, status, service_id, paid_at, due_at";
 
-pub(super) fn add(sql: &mut dyn Sql, account: i64, order: &NewOrder) -> Result<i64, Fault> {
-    sql.insert(
+pub(super) fn place(sql: &mut dyn Sql, account: i64, order: &NewOrder, invoice: &NewInvoice) -> Result<Order, Fault> {
+    let invoice_id = invoices::add(sql, account, invoice, None)?;
+    let placed = Order {
+        id: 0,
+        new: order.clone(),
+        invoice_id,
+        status: OrderStatus::PendingPayment,
+        service_id: None,
+        paid_at: None,
+        due_at: Some(order.expires_at),
+    };
+    add(sql, account, placed)
+}
+
+pub(super) fn buy(
+    sql: &mut dyn Sql,
+    account: i64,
+    order: &NewOrder,
+    invoice: &NewInvoice,
+    due_at: Timestamp,
+) -> Result<Option<Order>, Fault> {
+    if !accounts::take(sql, account, invoice.total)? {
+        return Ok(None);
+    }
+    let at = invoice.issued_at;
+    let invoice_id = invoices::add(sql, account, invoice, Some(at))?;
+    let entry = Entry { at, kind: "order", reference: &invoice_id.to_string() };
+    accounts::note(sql, account, Minor(-invoice.total.0), &entry)?;
+    let bought = Order {
+        id: 0,
+        new: order.clone(),
+        invoice_id,
+        status: OrderStatus::Paid,
+        service_id: None,
+        paid_at: Some(at),
+        due_at: Some(due_at),
+    };
+    add(sql, account, bought).map(Some)
+}
+
+/// Writes an order, and its number into its invoice, which had to be there before.
+fn add(sql: &mut dyn Sql, account: i64, order: Order) -> Result<Order, Fault> {
+    let new = &order.new;
+    let id = sql.insert(
         "INSERT INTO orders (account_id, product_id, cycle, quantity, config_options, hostname, note, total, recurring, currency,
-                             invoice_id, created_at, expires_at, status, due_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'pending_payment', $13) RETURNING id",
+                             invoice_id, created_at, expires_at, status, paid_at, due_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING id",
         &[
             account.into(),
-            order.product_id.into(),
-            (&order.cycle).into(),
-            order.quantity.into(),
-            (&order.config_options).into(),
-            order.hostname.as_deref().into(),
-            order.note.as_deref().into(),
-            order.total.0.into(),
-            order.recurring.0.into(),
-            (&order.currency).into(),
+            new.product_id.into(),
+            (&new.cycle).into(),
+            new.quantity.into(),
+            (&new.config_options).into(),
+            new.hostname.as_deref().into(),
+            new.note.as_deref().into(),
+            new.total.0.into(),
+            new.recurring.0.into(),
+            (&new.currency).into(),
             order.invoice_id.into(),
-            order.created_at.into(),
-            order.expires_at.into(),
+            new.created_at.into(),
+            new.expires_at.into(),
+            order.status.as_str().into(),
+            order.paid_at.into(),
+            order.due_at.into(),
         ],
-    )
+    )?;
+    invoices::set_order(sql, account, order.invoice_id, id)?;
+    Ok(Order { id, ..order })
 }
 
 pub(super) fn find(sql: &mut dyn Sql, account: i64, id: i64) -> Result<Option<Order>, Fault> {
     let query = format!("SELECT {COLUMNS} FROM orders WHERE account_id = $1 AND id = $2");
     sql.first(&query, &[account.into(), id.into()])?.as_ref().map(read).transpose()
+}
+
+pub(super) fn pending(sql: &mut dyn Sql, account: i64, limit: u32) -> Result<Vec<i64>, Fault> {
+    let rows = sql.query(
+        "SELECT id FROM orders WHERE account_id = $1 AND status = 'pending_payment' ORDER BY id LIMIT $2",
+        &[account.into(), limit.into()],
+    )?;
+    rows.iter().map(|row| row.int(0)).collect()
 }
 
 fn read(row: &Row) -> Result<Order, Fault> {
@@ -50,10 +106,10 @@ fn read(row: &Row) -> Result<Order, Fault> {
             total: Minor(row.int(7)?),
             recurring: Minor(row.int(8)?),
             currency: row.text(9)?,
-            invoice_id: row.int(10)?,
             created_at: row.time(11)?,
             expires_at: row.time(12)?,
         },
+        invoice_id: row.int(10)?,
         status: row.spelled(13, OrderStatus::parse)?,
         service_id: row.opt_int(14)?,
         paid_at: row.opt_time(15)?,
@@ -61,9 +117,10 @@ fn read(row: &Row) -> Result<Order, Fault> {
     })
 }
 
-pub(super) fn set(sql: &mut dyn Sql, account: i64, order: &Order) -> Result<(), Fault> {
-    sql.execute(
-        "UPDATE orders SET status = $1, service_id = $2, paid_at = $3, due_at = $4 WHERE account_id = $5 AND id = $6",
+pub(super) fn set(sql: &mut dyn Sql, account: i64, order: &Order, from: OrderStatus) -> Result<bool, Fault> {
+    let set = sql.execute(
+        "UPDATE orders SET status = $1, service_id = $2, paid_at = $3, due_at = $4
+         WHERE account_id = $5 AND id = $6 AND status = $7",
         &[
             order.status.as_str().into(),
             order.service_id.into(),
@@ -71,9 +128,10 @@ pub(super) fn set(sql: &mut dyn Sql, account: i64, order: &Order) -> Result<(), 
             order.due_at.into(),
             account.into(),
             order.id.into(),
+            from.as_str().into(),
         ],
     )?;
-    Ok(())
+    Ok(set == 1)
 }
 
 pub(super) fn due(sql: &mut dyn Sql, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault> {
@@ -86,45 +144,4 @@ pub(super) fn due(sql: &mut dyn Sql, now: Timestamp, limit: u32) -> Result<Vec<(
 
 pub(super) fn next_due(sql: &mut dyn Sql) -> Result<Option<Timestamp>, Fault> {
     sql.first("SELECT MIN(due_at) FROM orders WHERE due_at IS NOT NULL", &[])?.map_or(Ok(None), |row| row.opt_time(0))
-}
-
-pub(super) fn add_invoice(sql: &mut dyn Sql, account: i64, invoice: &NewInvoice) -> Result<i64, Fault> {
-    let (service, from) = invoice.renews.unzip();
-    sql.insert(
-        "INSERT INTO invoices (account_id, status, total, currency, renews_service, renews_from, issued_at, due_at)
-         VALUES ($1, 'unpaid', $2, $3, $4, $5, $6, $7) RETURNING id",
-        &[
-            account.into(),
-            invoice.total.0.into(),
-            (&invoice.currency).into(),
-            service.into(),
-            from.into(),
-            invoice.issued_at.into(),
-            invoice.due_at.into(),
-        ],
-    )
-}
-
-pub(super) fn renewal_invoice(sql: &mut dyn Sql, account: i64, service: i64, from: Timestamp) -> Result<Option<i64>, Fault> {
-    let row = sql.first(
-        "SELECT id FROM invoices WHERE account_id = $1 AND renews_service = $2 AND renews_from = $3 AND status <> 'cancelled'",
-        &[account.into(), service.into(), from.into()],
-    )?;
-    row.map(|row| row.int(0)).transpose()
-}
-
-pub(super) fn set_invoice_paid(sql: &mut dyn Sql, account: i64, id: i64, now: Timestamp) -> Result<(), Fault> {
-    sql.execute(
-        "UPDATE invoices SET status = 'paid', paid_at = $1 WHERE account_id = $2 AND id = $3",
-        &[now.into(), account.into(), id.into()],
-    )?;
-    Ok(())
-}
-
-pub(super) fn cancel_invoice(sql: &mut dyn Sql, account: i64, id: i64) -> Result<(), Fault> {
-    sql.execute(
-        "UPDATE invoices SET status = 'cancelled' WHERE account_id = $1 AND id = $2 AND status = 'unpaid'",
-        &[account.into(), id.into()],
-    )?;
-    Ok(())
 }

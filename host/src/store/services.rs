@@ -1,31 +1,34 @@
 //! Services and their logins.
 
-use provisor_providers::books::{Fault, Login, NewService, Power, Service, ServiceStatus};
+use jiff::Timestamp;
+use provisor_providers::books::{AccountId, Fault, Login, NewService, Power, Service, ServiceStatus};
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
 use super::sql::{Row, Sql, Value};
 use crate::vault::{Place, Vault};
 
-const COLUMNS: &str =
-    "id, order_id, product_id, status, power, hostname, addresses, cycle, recurring, currency, next_due_at, created_at";
+const COLUMNS: &str = "id, order_id, product_id, status, power, hostname, addresses, cycle, recurring, currency, next_due_at, \
+                       created_at, bill_at, unpaid_since";
 
 pub(super) fn add(sql: &mut dyn Sql, vault: &Vault, account: i64, service: &NewService) -> Result<i64, Fault> {
     let addresses = service.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let id = sql.insert(
         "INSERT INTO services (account_id, order_id, product_id, status, power, hostname, addresses, cycle, recurring, currency,
-                               next_due_at, created_at, username, sealed_password, port)
-         VALUES ($1, $2, $3, 'active', 'running', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
+                               next_due_at, bill_at, created_at, username, sealed_password, port)
+         VALUES ($1, $2, $3, 'active', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) RETURNING id",
         &[
             account.into(),
             service.order_id.into(),
             service.product_id.into(),
+            service.power.map(Power::as_str).into(),
             (&service.hostname).into(),
             (&addresses).into(),
             (&service.cycle).into(),
             service.recurring.0.into(),
             (&service.currency).into(),
             service.next_due_at.into(),
+            service.bill_at.into(),
             service.created_at.into(),
             (&service.login.username).into(),
             // The seal is bound to the row, whose id is known only now.
@@ -66,21 +69,38 @@ fn read(row: &Row) -> Result<Service, Fault> {
         currency: row.text(9)?,
         next_due_at: row.time(10)?,
         created_at: row.time(11)?,
+        bill_at: row.opt_time(12)?,
+        unpaid_since: row.opt_time(13)?,
     })
 }
 
 pub(super) fn set(sql: &mut dyn Sql, account: i64, service: &Service) -> Result<(), Fault> {
     sql.execute(
-        "UPDATE services SET status = $1, power = $2, next_due_at = $3 WHERE account_id = $4 AND id = $5",
+        "UPDATE services SET status = $1, power = $2, next_due_at = $3, bill_at = $4, unpaid_since = $5
+         WHERE account_id = $6 AND id = $7",
         &[
             service.status.as_str().into(),
             service.power.map(Power::as_str).into(),
             service.next_due_at.into(),
+            service.bill_at.into(),
+            service.unpaid_since.into(),
             account.into(),
             service.id.into(),
         ],
     )?;
     Ok(())
+}
+
+pub(super) fn due(sql: &mut dyn Sql, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault> {
+    let rows = sql.query(
+        "SELECT account_id, id FROM services WHERE bill_at IS NOT NULL AND bill_at <= $1 ORDER BY bill_at, id LIMIT $2",
+        &[now.into(), limit.into()],
+    )?;
+    rows.iter().map(|row| Ok((AccountId(row.int(0)?), row.int(1)?))).collect()
+}
+
+pub(super) fn next_due(sql: &mut dyn Sql) -> Result<Option<Timestamp>, Fault> {
+    sql.first("SELECT MIN(bill_at) FROM services WHERE bill_at IS NOT NULL", &[])?.map_or(Ok(None), |row| row.opt_time(0))
 }
 
 pub(super) fn login(sql: &mut dyn Sql, vault: &Vault, account: i64, id: i64) -> Result<Option<Login>, Fault> {

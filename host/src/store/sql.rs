@@ -12,6 +12,18 @@ pub(crate) trait Sql {
     fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Fault>;
     /// Runs statements without parameters.
     fn batch(&mut self, sql: &str) -> Result<(), Fault>;
+    /// Marks a point to which an attempt can be undone. Marks nest.
+    fn mark(&mut self) -> Result<(), Fault> {
+        self.batch("SAVEPOINT attempt")
+    }
+    /// Drops the last mark: what was written since stays.
+    fn keep(&mut self) -> Result<(), Fault> {
+        self.batch("RELEASE attempt")
+    }
+    /// Takes back what was written since the last mark, and drops it.
+    fn undo(&mut self) -> Result<(), Fault> {
+        self.batch("ROLLBACK TO attempt; RELEASE attempt")
+    }
     /// Which engine it is, for what cannot be said in one text.
     fn dialect(&self) -> Dialect;
     /// Says what the transaction is about to use, where transactions run at the same time. Said before its first statement, it

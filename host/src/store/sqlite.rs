@@ -1,20 +1,26 @@
 //! SQLite as an engine: connections, and the one thread that writes.
 //!
-//! The writer takes what waits in its queue, runs each job under a savepoint of its own and commits them together: one fsync for
-//! many requests, and no answer before its commit. WAL with synchronous=FULL, so that what was answered survives a power cut.
+//! The writer takes what waits in its queue and commits it together: one fsync for many requests, and no answer before its commit.
+//! WAL with synchronous=FULL, so that what was answered survives a power cut.
+//!
+//! Almost every job keeps all that it wrote, so a group is run without savepoints first. When a job fails, or undoes a part, the whole
+//! group is taken back and run again with a savepoint for each job and part: jobs may be run more than once.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use provisor_providers::books::Fault;
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
 
+use super::StoreError;
+use super::job::Job;
 use super::sql::{Cell, Dialect, Row, Sql, Value};
 
 /// How many jobs may wait. At the slowest disk worth serving from that is a second's work; more would only answer later.
@@ -23,25 +29,11 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs inside the writer's transaction. It returns whether what it wrote stays, and what to do once that is certain.
-pub(crate) type Job = Box<dyn FnOnce(&mut dyn Sql) -> Done + Send>;
-
-/// What a job came to.
-pub(crate) struct Done {
-    /// Whether its writes stay.
-    pub(crate) keep: bool,
-    /// Told after the commit, or with its failure.
-    pub(crate) reply: Box<dyn FnOnce(Result<(), Fault>) + Send>,
-}
-
 /// The thread that writes. Dropping it ends it, after what is queued.
 pub(crate) struct Writer {
-    queue: Option<SyncSender<Job>>,
+    queue: Option<SyncSender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
 }
-
-/// The writer's queue is full, or it has ended.
-pub(crate) struct NotTaken;
 
 impl Writer {
     /// Starts the thread on a connection.
@@ -52,11 +44,9 @@ impl Writer {
     }
 
     /// Queues a job without waiting.
-    pub(crate) fn submit(&self, job: Job) -> Result<(), NotTaken> {
-        let queue = self.queue.as_ref().ok_or(NotTaken)?;
-        queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) | TrySendError::Disconnected(_) => NotTaken,
-        })
+    pub(super) fn submit(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().ok_or(StoreError::Busy)?;
+        queue.try_send(job).map_err(|_| StoreError::Busy)
     }
 }
 
@@ -70,59 +60,103 @@ impl Drop for Writer {
     }
 }
 
-fn write(connection: &Connection, jobs: &Receiver<Job>) {
+fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) {
     while let Ok(first) = jobs.recv() {
-        let mut replies = Vec::new();
-        let result = commit_group(connection, first, jobs, &mut replies);
+        let mut group = Vec::new();
+        let result = match commit_in_hope(connection, first, jobs, &mut group) {
+            Ok(true) => Ok(()),
+            Ok(false) => commit_with_care(connection, &mut group),
+            Err(error) => Err(error),
+        };
         if let Err(error) = &result {
             // Whatever the jobs believe, nothing of them stays.
             tracing::error!(%error, "a transaction on the book failed");
             let _undone = connection.execute_batch("ROLLBACK");
         }
-        for reply in replies {
-            reply(result.clone());
+        for job in group {
+            job.reply(result.clone().map_err(StoreError::from));
         }
     }
 }
 
-type Reply = Box<dyn FnOnce(Result<(), Fault>) + Send>;
-
-fn commit_group(connection: &Connection, first: Job, jobs: &Receiver<Job>, replies: &mut Vec<Reply>) -> Result<(), Fault> {
-    // Fails when another process holds the book for too long: the job is dropped, and its sender sees the closed channel.
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| fault(&error))?;
-    let mut next = Some(first);
-    while let Some(job) = next {
-        replies.push(run_alone(connection, job)?);
-        next = if replies.len() < GROUP { jobs.try_recv().ok() } else { None };
+/// Runs and commits a group without savepoints. False, and nothing stays, if one of its jobs needs some.
+fn commit_in_hope(
+    connection: &Connection,
+    first: Box<dyn Job>,
+    jobs: &Receiver<Box<dyn Job>>,
+    group: &mut Vec<Box<dyn Job>>,
+) -> Result<bool, Fault> {
+    let mut engine = Sqlite { connection, care: Care::Hope { dashed: false } };
+    group.push(first);
+    // Fails when another process holds the book for too long.
+    engine.execute("BEGIN IMMEDIATE", &[])?;
+    while let Some(job) = group.last_mut() {
+        if !run(&mut **job, &mut engine) || engine.is_dashed() {
+            engine.execute("ROLLBACK", &[])?;
+            return Ok(false);
+        }
+        if group.len() == GROUP {
+            break;
+        }
+        match jobs.try_recv() {
+            Ok(next) => group.push(next),
+            Err(_) => break,
+        }
     }
-    connection.execute_batch("COMMIT").map_err(|error| fault(&error))
+    engine.execute("COMMIT", &[])?;
+    Ok(true)
 }
 
-/// A job that fails or panics takes back its own writes and no neighbour's.
-fn run_alone(connection: &Connection, job: Job) -> Result<Reply, Fault> {
-    let mut engine = Sqlite(connection);
-    engine.batch("SAVEPOINT job")?;
-    let done = catch_unwind(AssertUnwindSafe(|| job(&mut engine)));
-    let keep = done.as_ref().is_ok_and(|done| done.keep);
-    engine.batch(if keep { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" })?;
-    Ok(match done {
-        Ok(done) => done.reply,
-        // The panic hook has logged it. The sender sees the closed channel.
-        Err(_) => Box::new(|_| ()),
-    })
+/// Runs and commits a group, each job under a savepoint: one that fails or panics takes back its own writes and no neighbour's.
+fn commit_with_care(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Fault> {
+    let mut engine = Sqlite::new(connection);
+    engine.execute("BEGIN IMMEDIATE", &[])?;
+    for job in group {
+        engine.mark()?;
+        if run(&mut **job, &mut engine) { engine.keep()? } else { engine.undo()? }
+    }
+    engine.execute("COMMIT", &[])?;
+    Ok(())
+}
+
+/// The panic hook has logged a panic; the sender sees that there is no result.
+fn run(job: &mut dyn Job, engine: &mut Sqlite<'_>) -> bool {
+    catch_unwind(AssertUnwindSafe(|| job.run(engine))).unwrap_or(false)
 }
 
 /// A connection as an engine.
-pub(crate) struct Sqlite<'c>(pub(crate) &'c Connection);
+pub(crate) struct Sqlite<'c> {
+    connection: &'c Connection,
+    care: Care,
+}
+
+/// How much care is taken of what may have to be taken back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// Savepoints.
+    Savepoints,
+    /// None; what should be taken back dashes the hope, and the whole transaction has to be.
+    Hope { dashed: bool },
+}
+
+impl<'c> Sqlite<'c> {
+    pub(crate) fn new(connection: &'c Connection) -> Self {
+        Self { connection, care: Care::Savepoints }
+    }
+
+    fn is_dashed(&self) -> bool {
+        self.care == Care::Hope { dashed: true }
+    }
+}
 
 impl Sql for Sqlite<'_> {
     fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<usize, Fault> {
-        let mut statement = self.0.prepare_cached(sql).map_err(|error| fault(&error))?;
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| fault(&error))?;
         statement.execute(rusqlite::params_from_iter(values)).map_err(|error| fault(&error))
     }
 
     fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Fault> {
-        let mut statement = self.0.prepare_cached(sql).map_err(|error| fault(&error))?;
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| fault(&error))?;
         let columns = statement.column_count();
         let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
             (0..columns).map(|column| Ok(cell(row.get_ref(column)?))).collect::<Result<_, _>>().map(Row)
@@ -131,7 +165,29 @@ impl Sql for Sqlite<'_> {
     }
 
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
-        self.0.execute_batch(sql).map_err(|error| fault(&error))
+        self.connection.execute_batch(sql).map_err(|error| fault(&error))
+    }
+
+    fn mark(&mut self) -> Result<(), Fault> {
+        if self.care == Care::Savepoints {
+            self.execute("SAVEPOINT attempt", &[])?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self) -> Result<(), Fault> {
+        if self.care == Care::Savepoints {
+            self.execute("RELEASE attempt", &[])?;
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self) -> Result<(), Fault> {
+        if self.care == Care::Savepoints {
+            return self.batch("ROLLBACK TO attempt; RELEASE attempt");
+        }
+        self.care = Care::Hope { dashed: true };
+        Err(Fault("to be run again with savepoints".to_owned()))
     }
 
     fn dialect(&self) -> Dialect {
@@ -175,9 +231,17 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
     if mode != "wal" {
         return Err(Fault(format!("the book's journal mode is `{mode}`, not WAL: is it on a network file system?")));
     }
-    for (pragma, value) in
-        [("synchronous", "FULL"), ("foreign_keys", "ON"), ("cell_size_check", "ON"), ("journal_size_limit", "67108864")]
-    {
+    // A parameter's value never makes a statement be planned anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(|error| fault(&error))?;
+    for (pragma, value) in [
+        ("synchronous", "FULL"),
+        ("foreign_keys", "ON"),
+        ("cell_size_check", "ON"),
+        ("journal_size_limit", "67108864"),
+        // What a savepoint may have to take back stays in memory, and 32 MiB of pages do.
+        ("temp_store", "MEMORY"),
+        ("cache_size", "-32768"),
+    ] {
         connection.pragma_update(None, pragma, value).map_err(|error| fault(&error))?;
     }
     Ok(connection)
@@ -185,7 +249,7 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
 
 /// Runs work in a transaction of its own that no other process's runs beside.
 pub(crate) fn alone<T>(connection: &Connection, work: impl FnOnce(&mut dyn Sql) -> Result<T, Fault>) -> Result<T, Fault> {
-    let mut engine = Sqlite(connection);
+    let mut engine = Sqlite::new(connection);
     engine.batch("BEGIN IMMEDIATE")?;
     let result = work(&mut engine).and_then(|value| engine.batch("COMMIT").map(|()| value));
     if result.is_err() {

@@ -4,15 +4,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jiff::Timestamp;
 use provisor_providers::books::{
-    Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Keep, KeyRow,
-    License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewService, Order, Package, Product, Recorded, Service,
+    Account, AccountBooks, AccountId, Attempted, AuditRow, Books, Entry, Failure, Fault, HashUse, IdempotencyScope, Invoice,
+    Keep, KeyRow, License, Lock, Login, Mail, NewEvent, NewInvoice, NewOrder, NewPayment, NewService, NewWebhook, Order,
+    OrderStatus, Package, Payment, PaymentEnd, Product, Recorded, Service, Standing, Webhook,
 };
 use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use secrecy::SecretString;
 
 use super::sql::{Claim, Sql};
-use super::{accounts, audit_log, catalogue, idempotency, keys, licenses, orders, outbox, services};
+use super::{
+    accounts, audit_log, catalogue, idempotency, invoices, keys, licenses, orders, outbox, payments, services, webhooks,
+};
 use crate::vault::Vault;
 
 /// One transaction on a book. Operators' questions are its own methods, in the file of their noun.
@@ -29,7 +32,7 @@ impl<'a> Transaction<'a> {
 
 impl Books for Transaction<'_> {
     fn attempt(&mut self, work: &mut dyn FnMut(&mut dyn Books) -> Result<Keep, Fault>) -> Result<Attempted, Fault> {
-        self.sql.batch("SAVEPOINT attempt")?;
+        self.sql.mark()?;
         let attempted = match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(Keep::Keep)) => Attempted::Kept,
             Ok(Ok(Keep::Undo)) => Attempted::Undone,
@@ -40,14 +43,22 @@ impl Books for Transaction<'_> {
             // The panic hook has logged where.
             Err(_) => Attempted::Broke,
         };
-        let kept = attempted == Attempted::Kept;
-        self.sql.batch(if kept { "RELEASE attempt" } else { "ROLLBACK TO attempt; RELEASE attempt" })?;
+        if attempted == Attempted::Kept {
+            self.sql.keep()?
+        } else {
+            self.sql.undo()?
+        }
         Ok(attempted)
     }
 
     fn account(&mut self, id: AccountId) -> Box<dyn AccountBooks + '_> {
         self.sql.claim(Claim::Account(id.0));
         Box::new(Tenant { sql: self.sql, vault: self.vault, id: id.0 })
+    }
+
+    fn standing(&mut self, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault> {
+        self.sql.claim(Claim::Key(key.0));
+        keys::standing(self.sql, key, now)
     }
 
     fn key_version(&mut self, key: KeyRow) -> Result<Option<i64>, Fault> {
@@ -71,8 +82,8 @@ impl Books for Transaction<'_> {
         keys::meter(self.sql, key)
     }
 
-    fn set_meter(&mut self, key: KeyRow, meter: &Meter) -> Result<(), Fault> {
-        keys::set_meter(self.sql, key, meter)
+    fn set_meter(&mut self, key: KeyRow, meter: &Meter, used_at: Option<Timestamp>) -> Result<(), Fault> {
+        keys::set_meter(self.sql, key, meter, used_at)
     }
 
     fn locks(&mut self, key: KeyRow, now: Timestamp) -> Result<Vec<Lock>, Fault> {
@@ -116,12 +127,28 @@ impl Books for Transaction<'_> {
         catalogue::take_stock(self.sql, product, quantity)
     }
 
+    fn return_stock(&mut self, product: i64, quantity: u32) -> Result<(), Fault> {
+        catalogue::return_stock(self.sql, product, quantity)
+    }
+
     fn due_orders(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault> {
         orders::due(self.sql, now, limit)
     }
 
     fn next_due_order(&mut self) -> Result<Option<Timestamp>, Fault> {
         orders::next_due(self.sql)
+    }
+
+    fn due_services(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault> {
+        services::due(self.sql, now, limit)
+    }
+
+    fn next_due_service(&mut self) -> Result<Option<Timestamp>, Fault> {
+        services::next_due(self.sql)
+    }
+
+    fn abandoned_payments(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, i64)>, Fault> {
+        payments::abandoned(self.sql, now, limit)
     }
 
     fn hash_use(&mut self, key: KeyRow, hash: &str) -> Result<Option<HashUse>, Fault> {
@@ -165,32 +192,80 @@ impl AccountBooks for Tenant<'_> {
         accounts::charge(self.sql, self.id, amount, entry)
     }
 
-    fn add_order(&mut self, order: &NewOrder) -> Result<i64, Fault> {
-        orders::add(self.sql, self.id, order)
+    fn deposit(&mut self, amount: Minor, entry: &Entry<'_>) -> Result<(), Fault> {
+        accounts::deposit(self.sql, self.id, amount, entry)
+    }
+
+    fn place(&mut self, order: &NewOrder, invoice: &NewInvoice) -> Result<Order, Fault> {
+        orders::place(self.sql, self.id, order, invoice)
+    }
+
+    fn buy(&mut self, order: &NewOrder, invoice: &NewInvoice, due_at: Timestamp) -> Result<Option<Order>, Fault> {
+        orders::buy(self.sql, self.id, order, invoice, due_at)
     }
 
     fn order(&mut self, id: i64) -> Result<Option<Order>, Fault> {
         orders::find(self.sql, self.id, id)
     }
 
-    fn set_order(&mut self, order: &Order) -> Result<(), Fault> {
-        orders::set(self.sql, self.id, order)
+    fn pending_orders(&mut self, limit: u32) -> Result<Vec<i64>, Fault> {
+        orders::pending(self.sql, self.id, limit)
+    }
+
+    fn set_order(&mut self, order: &Order, from: OrderStatus) -> Result<bool, Fault> {
+        orders::set(self.sql, self.id, order, from)
     }
 
     fn add_invoice(&mut self, invoice: &NewInvoice) -> Result<i64, Fault> {
-        orders::add_invoice(self.sql, self.id, invoice)
+        invoices::add(self.sql, self.id, invoice, None)
     }
 
-    fn renewal_invoice(&mut self, service: i64, term_from: Timestamp) -> Result<Option<i64>, Fault> {
-        orders::renewal_invoice(self.sql, self.id, service, term_from)
+    fn invoice(&mut self, id: i64) -> Result<Option<Invoice>, Fault> {
+        invoices::find(self.sql, self.id, id)
     }
 
-    fn set_invoice_paid(&mut self, id: i64, now: Timestamp) -> Result<(), Fault> {
-        orders::set_invoice_paid(self.sql, self.id, id, now)
+    fn invoices(&mut self, offset: u64, limit: u32) -> Result<Vec<Invoice>, Fault> {
+        invoices::list(self.sql, self.id, offset, limit)
     }
 
-    fn cancel_invoice(&mut self, id: i64) -> Result<(), Fault> {
-        orders::cancel_invoice(self.sql, self.id, id)
+    fn count_invoices(&mut self) -> Result<u64, Fault> {
+        invoices::count(self.sql, self.id)
+    }
+
+    fn renewal_invoice(&mut self, service: i64, term_from: Timestamp) -> Result<Option<Invoice>, Fault> {
+        invoices::renewal(self.sql, self.id, service, term_from)
+    }
+
+    fn unpaid_renewals(&mut self, now: Timestamp, limit: u32) -> Result<Vec<i64>, Fault> {
+        invoices::unpaid_renewals(self.sql, self.id, now, limit)
+    }
+
+    fn pay_invoice(&mut self, id: i64, now: Timestamp) -> Result<bool, Fault> {
+        invoices::pay(self.sql, self.id, id, now)
+    }
+
+    fn cancel_invoice(&mut self, id: i64) -> Result<bool, Fault> {
+        invoices::cancel(self.sql, self.id, id)
+    }
+
+    fn add_payment(&mut self, payment: &NewPayment<'_>) -> Result<Payment, Fault> {
+        payments::add(self.sql, self.id, payment)
+    }
+
+    fn payment(&mut self, id: i64) -> Result<Option<Payment>, Fault> {
+        payments::find(self.sql, self.id, id)
+    }
+
+    fn last_payment(&mut self, invoice: i64) -> Result<Option<Payment>, Fault> {
+        payments::last(self.sql, self.id, invoice)
+    }
+
+    fn claim_payment(&mut self, id: i64, fence: i64, lease_until: Timestamp) -> Result<bool, Fault> {
+        payments::claim(self.sql, self.id, id, fence, lease_until)
+    }
+
+    fn finish_payment(&mut self, id: i64, fence: i64, end: &PaymentEnd<'_>) -> Result<bool, Fault> {
+        payments::finish(self.sql, self.id, id, fence, end)
     }
 
     fn add_service(&mut self, service: &NewService) -> Result<i64, Fault> {
@@ -219,6 +294,18 @@ impl AccountBooks for Tenant<'_> {
 
     fn set_password(&mut self, service: i64, password: &SecretString) -> Result<(), Fault> {
         services::set_password(self.sql, self.vault, self.id, service, password)
+    }
+
+    fn webhook(&mut self, key: KeyRow) -> Result<Option<Webhook>, Fault> {
+        webhooks::find(self.sql, self.vault, self.id, key)
+    }
+
+    fn set_webhook(&mut self, key: KeyRow, webhook: &NewWebhook<'_>) -> Result<(), Fault> {
+        webhooks::set(self.sql, self.vault, self.id, key, webhook)
+    }
+
+    fn unset_webhook(&mut self, key: KeyRow) -> Result<(), Fault> {
+        webhooks::unset(self.sql, self.id, key)
     }
 
     fn add_event(&mut self, event: &NewEvent<'_>) -> Result<(), Fault> {

@@ -10,9 +10,12 @@ use super::sql::Dialect;
 const BATCH: i64 = 1000;
 /// How long failed signatures are kept: well past every window in which they count.
 const FAILURES_KEPT: SignedDuration = SignedDuration::from_hours(24);
+/// How long what was told to resellers stays to be looked at, and what could not be (our choices).
+const TOLD_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+const UNTOLD_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 impl Transaction<'_> {
-    /// Removes a batch of expired nonces, idempotency records, locks and failures; how many rows went.
+    /// Removes a batch of expired nonces, idempotency records, locks, failures, and of old deliveries and mails; how many rows went.
     pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<usize, Fault> {
         let mut swept = 0;
         for (statement, before) in [
@@ -28,6 +31,10 @@ impl Transaction<'_> {
             ),
             ("DELETE FROM locks WHERE (key_id, network) IN (SELECT key_id, network FROM locks WHERE until <= $1 LIMIT $2)", now),
             ("DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE at <= $1 LIMIT $2)", now - FAILURES_KEPT),
+            ("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE delivered_at <= $1 LIMIT $2)", now - TOLD_KEPT),
+            ("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
+            ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE sent_at <= $1 LIMIT $2)", now - TOLD_KEPT),
+            ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
         ] {
             swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
         }

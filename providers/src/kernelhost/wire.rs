@@ -497,6 +497,67 @@ pub struct Invoice {
     pub paid_at: Option<String>,
 }
 
+/// `GET /v1/webhooks`, and the answer to its PUT. The secret is a secret.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Webhook {
+    /// Where events are sent; none while it is unset.
+    #[serde(default, deserialize_with = "lenient")]
+    pub url: Option<String>,
+    /// The types it listens to.
+    #[serde(default, deserialize_with = "lenient")]
+    pub events: Vec<String>,
+    /// The secret's end, `whsec_..` and four characters.
+    #[serde(default, deserialize_with = "lenient")]
+    pub secret_hint: Option<String>,
+    /// The last attempt.
+    #[serde(default, deserialize_with = "lenient")]
+    pub last_delivery: Option<LastDelivery>,
+    /// Since when nothing is sent, because too much failed.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<String>,
+    /// Shown once: when a URL is newly set, and when a new secret was asked for.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+/// The last attempt at telling a webhook something.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LastDelivery {
+    /// The event's id.
+    #[serde(default, deserialize_with = "lenient")]
+    pub event_id: String,
+    /// Its type.
+    #[serde(rename = "type", default, deserialize_with = "lenient")]
+    pub kind: String,
+    /// `delivered`, or `failed` for an attempt that may be followed by others.
+    #[serde(default, deserialize_with = "lenient")]
+    pub status: String,
+    /// The receiver's answer; none if there was none.
+    #[serde(default, deserialize_with = "lenient")]
+    pub response_status: Option<u16>,
+    /// How often it was tried so far.
+    #[serde(default, deserialize_with = "lenient")]
+    pub attempts: u32,
+    /// When it was tried last.
+    #[serde(default, deserialize_with = "lenient")]
+    pub attempted_at: Option<String>,
+}
+
+/// `PUT /v1/webhooks`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookRequest {
+    /// Where events go; `null` unsets it. Required: a missing one must not unset anything.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub url: Option<String>,
+    /// The types to listen to; all unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<String>>,
+    /// Whether to make a new secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate_secret: Option<bool>,
+}
+
 /// An error (spec 12; RFC 9457 members).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Problem {

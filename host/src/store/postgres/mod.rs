@@ -24,6 +24,7 @@ use self::attempt::{Attempt, BEGIN_READING, Ended, Plain, SCHEMA_LOCK};
 use self::link::{Link, Trouble};
 use self::server::Server;
 use super::StoreError;
+use super::job::Job;
 use super::sql::Sql;
 use crate::config::PostgresUrl;
 
@@ -38,14 +39,6 @@ const TRIES: u32 = 40;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// The longest pause between two tries.
 const PAUSE_MAX_MS: u64 = 40;
-
-/// Work for a transaction. It may be run more than once; only the last run's writes stay.
-pub(super) trait Job: Send {
-    /// Runs inside a transaction; whether what it wrote stays.
-    fn run(&mut self, sql: &mut dyn Sql) -> bool;
-    /// Told once what became of the last run's writes.
-    fn reply(self: Box<Self>, result: Result<(), StoreError>);
-}
 
 /// A database and the threads that write to it. Dropping it ends them, after what is queued.
 pub(super) struct Pool {

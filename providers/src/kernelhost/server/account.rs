@@ -37,8 +37,9 @@ pub(super) fn me(call: &Call<'_>, books: &mut dyn Books) -> Handled {
     }))
 }
 
-/// `GET /v1/billing/balance`. Cards are the portal's.
+/// `GET /v1/billing/balance`. Cards are put on file by the operator.
 pub(super) fn balance(call: &Call<'_>, books: &mut dyn Books) -> Handled {
     let account = books.account(call.key.account).profile()?;
-    Ok(ok(&Balance { balance: Amount { amount: account.balance, currency: account.currency }, card_on_file: false }))
+    let card_on_file = account.has_card;
+    Ok(ok(&Balance { balance: Amount { amount: account.balance, currency: account.currency }, card_on_file }))
 }

@@ -6,7 +6,7 @@ use ulid::Ulid;
 
 use super::problem;
 use crate::books::{AccountBooks, Fault, NewEvent};
-use crate::server::Moment;
+use crate::server::{Moment, TestEvent};
 
 /// Every type of event, as webhooks name it.
 pub(super) const KINDS: &[&str] = &[
@@ -21,6 +21,9 @@ pub(super) const KINDS: &[&str] = &[
     "invoice.created",
     "invoice.paid",
 ];
+
+/// The type of an event that tells of nothing. No webhook can listen to it: it goes to the one that is tried out.
+const TEST: &str = "webhook.test";
 
 /// What is posted.
 #[derive(Serialize)]
@@ -47,10 +50,25 @@ pub(super) fn emit(
     object: &impl Serialize,
 ) -> Result<(), Fault> {
     let event_id = event_id(moment, kind, id);
-    let created = moment.now.as_second();
-    let body = Event { id: &event_id, object: "event", kind, created, data: Data { object } };
-    let body = String::from_utf8(problem::to_json(&body)).map_err(|error| Fault(error.to_string()))?;
+    let body = body(moment, &event_id, kind, object);
     books.add_event(&NewEvent { id: &event_id, kind, body: &body, at: moment.now })
+}
+
+/// An event that tells of nothing.
+pub(super) fn test(moment: &Moment) -> TestEvent {
+    #[derive(Serialize)]
+    struct Greeting {
+        object: &'static str,
+        message: &'static str,
+    }
+    let id = event_id(moment, TEST, 0);
+    let object = Greeting { object: "test", message: "This webhook works." };
+    TestEvent { body: body(moment, &id, TEST, &object), id, kind: TEST }
+}
+
+fn body(moment: &Moment, id: &str, kind: &str, object: &impl Serialize) -> String {
+    let body = Event { id, object: "event", kind, created: moment.now.as_second(), data: Data { object } };
+    String::from_utf8_lossy(&problem::to_json(&body)).into_owned()
 }
 
 /// The same each time the transaction is run again, and another for each event that it tells of.

@@ -5,11 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 
-use super::cycle;
-use super::services::generate_password;
-use crate::books::{
-    AccountId, Attempted, Books, Fault, Keep, Login, NewService, Order, OrderStatus, Power, Service, ServiceStatus,
-};
+use super::{cycle, orders, renewals, services};
+use crate::books::{AccountId, Attempted, Books, Fault, Keep, Login, NewService, Order, OrderStatus, Power};
 use crate::money::Minor;
 use crate::server::Moment;
 
@@ -32,62 +29,67 @@ pub(super) fn tick(moment: &Moment, books: &mut dyn Books) -> Result<Option<Time
             break;
         }
         made += order.new.quantity;
-        let attempted = books.attempt(&mut |books| settle(account, &order, moment.now, &mut rng, books).map(|()| Keep::Keep))?;
+        let attempted = books.attempt(&mut |books| settle(moment, account, &order, &mut rng, books).map(|()| Keep::Keep))?;
         if attempted != Attempted::Kept {
             // Else the broken ones would stand before all others for ever.
             let later = moment.now + SignedDuration::from_secs(SET_ASIDE_S);
-            books.account(account).set_order(&Order { due_at: Some(later), ..order })?;
+            books.account(account).set_order(&Order { due_at: Some(later), ..order.clone() }, order.status)?;
         }
     }
     books.next_due_order()
 }
 
-fn settle(account: AccountId, order: &Order, now: Timestamp, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
+fn settle(moment: &Moment, account: AccountId, order: &Order, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
     match order.status {
-        OrderStatus::Paid | OrderStatus::Provisioning => fulfil(account, order, now, rng, books),
-        OrderStatus::PendingPayment if order.new.expires_at <= now => {
-            let mut books = books.account(account);
-            books.cancel_invoice(order.new.invoice_id)?;
-            books.set_order(&Order { status: OrderStatus::Cancelled, due_at: None, ..order.clone() })
+        OrderStatus::Paid | OrderStatus::Provisioning => fulfil(moment, account, order, rng, books),
+        // If it was paid meanwhile, it is left alone.
+        OrderStatus::PendingPayment if order.new.expires_at <= moment.now => {
+            orders::cancel(moment, account, order, books).map(drop)
         }
         OrderStatus::PendingPayment | OrderStatus::Completed | OrderStatus::Cancelled => Ok(()),
     }
 }
 
 /// Makes the services of a paid order; the order names the first.
-fn fulfil(account: AccountId, order: &Order, now: Timestamp, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
+fn fulfil(moment: &Moment, account: AccountId, order: &Order, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
     // What is no longer on sale is still owed.
     let family = books.product(order.new.product_id)?.map_or_else(|| "kvm".to_owned(), |product| product.family);
     let mut books = books.account(account);
+    let profile = books.profile()?;
     let mut first = None;
     for index in 0..order.new.quantity {
-        let id = books.add_service(&new_service(order, &family, index, now, rng)?)?;
-        let service = books.service(id)?.ok_or_else(|| Fault(format!("service {id} is gone")))?;
-        let power = matches!(family.as_str(), "kvm" | "dedicated" | "minecraft").then_some(Power::Running);
-        books.set_service(&Service { status: ServiceStatus::Active, power, ..service })?;
+        let id = books.add_service(&new_service(moment, order, &family, index, rng)?)?;
+        if profile.listens {
+            let service = books.service(id)?.ok_or_else(|| Fault(format!("service {id} is gone")))?;
+            services::tell(moment, &profile, &mut *books, "service.provisioned", &service)?;
+        }
         first = first.or(Some(id));
     }
-    books.set_order(&Order { status: OrderStatus::Completed, service_id: first, due_at: None, ..order.clone() })
+    let completed = Order { status: OrderStatus::Completed, service_id: first, due_at: None, ..order.clone() };
+    if books.set_order(&completed, order.status)? { Ok(()) } else { Err(Fault(format!("order {} changed meanwhile", order.id))) }
 }
 
-fn new_service(order: &Order, family: &str, index: u32, now: Timestamp, rng: &mut StdRng) -> Result<NewService, Fault> {
+fn new_service(moment: &Moment, order: &Order, family: &str, index: u32, rng: &mut StdRng) -> Result<NewService, Fault> {
     let new = &order.new;
     // What the wire shows of a due date is what there is of it.
-    let created_at = Timestamp::from_second(now.as_second()).map_err(|error| Fault(error.to_string()))?;
+    let created_at = Timestamp::from_second(moment.now.as_second()).map_err(|error| Fault(error.to_string()))?;
+    let next_due_at = cycle::term_end(created_at, created_at, &new.cycle)?;
     let unit = if index == 0 { order.id.to_string() } else { format!("{}-{}", order.id, index + 1) };
     let hostname = new.hostname.clone().filter(|_| index == 0).unwrap_or_else(|| format!("{family}-{unit}.example.net"));
     let username = if family == "webspace" { format!("web{unit}") } else { "root".to_owned() };
     Ok(NewService {
         order_id: order.id,
         product_id: new.product_id,
+        power: matches!(family, "kvm" | "dedicated" | "minecraft").then_some(Power::Running),
         hostname,
         addresses: addresses(order.id, index),
         cycle: new.cycle.clone(),
         recurring: Minor(new.recurring.0 / i64::from(new.quantity.max(1))),
         currency: new.currency.clone(),
-        next_due_at: cycle::term_end(created_at, created_at, &new.cycle)?,
+        next_due_at,
+        bill_at: renewals::bill_at(moment, next_due_at),
         created_at,
-        login: Login { username, password: generate_password(rng), port: SSH_PORT },
+        login: Login { username, password: services::generate_password(rng), port: SSH_PORT },
     })
 }
 

@@ -9,10 +9,11 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use super::guard::{self, Verdict};
+use super::webhook;
 use super::wire::{self, header};
-use crate::books::{Attempted, Books, Fault, Keep};
-use crate::message::{Request, Response};
-use crate::server::{Admission, Issued, Key, Keys, Met, Moment, Scope, TurnedAway, Visit};
+use crate::books::{AccountId, Books, Fault};
+use crate::message::{Headers, Request, Response};
+use crate::server::{Admission, Errand, Issued, Key, Keys, Met, Moment, Scope, TestEvent, TurnedAway, Visit};
 
 mod account;
 mod body;
@@ -20,11 +21,15 @@ pub mod catalog;
 pub mod cycle;
 mod events;
 mod fulfilment;
+mod invoices;
 mod orders;
+mod payments;
 mod problem;
+mod renewals;
 mod routes;
 mod serve;
 mod services;
+mod webhooks;
 
 /// What a key's id is made of (spec 2).
 const KEY_ID_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -83,8 +88,30 @@ impl crate::server::Server for Server {
         SCOPES
     }
 
+    fn sign_webhook(&self, secrets: &[&[u8]], at: Timestamp, body: &[u8]) -> Headers {
+        Headers::new().with(header::WEBHOOK_SIGNATURE, webhook::header(secrets, at.as_second(), body))
+    }
+
+    fn test_event(&self, moment: &Moment) -> Option<TestEvent> {
+        Some(events::test(moment))
+    }
+
     fn tick(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {
-        fulfilment::tick(moment, books)
+        let next = [fulfilment::tick(moment, books)?, renewals::tick(moment, books)?];
+        Ok(next.into_iter().flatten().min())
+    }
+
+    fn errand(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Errand>, Fault> {
+        payments::errand(moment, books)
+    }
+
+    fn credited(&self, moment: &Moment, account: AccountId, books: &mut dyn Books) -> Result<(), Fault> {
+        payments::credited(moment, account, books)
+    }
+
+    fn cancel_order(&self, moment: &Moment, account: AccountId, order: i64, books: &mut dyn Books) -> Result<bool, Fault> {
+        let Some(order) = books.account(account).order(order)? else { return Ok(false) };
+        orders::cancel(moment, account, &order, books)
     }
 }
 
@@ -94,6 +121,8 @@ struct Call<'a> {
     key: &'a Key,
     /// What the last need of this request came to; none at first.
     met: Option<&'a Met>,
+    /// How many needs of this request were met.
+    rounds: u32,
 }
 
 impl Call<'_> {
@@ -128,16 +157,6 @@ fn finish(mut response: Response, visit: &Visit) -> Response {
     response
 }
 
-/// Work that is undone when it answers false.
-fn all_or_nothing(books: &mut dyn Books, work: &mut dyn FnMut(&mut dyn Books) -> Result<bool, Fault>) -> Result<bool, Fault> {
-    let attempted = books.attempt(&mut |books| Ok(if work(books)? { Keep::Keep } else { Keep::Undo }))?;
-    match attempted {
-        Attempted::Kept => Ok(true),
-        Attempted::Undone => Ok(false),
-        Attempted::Broke => Err(Fault("an inner attempt broke".to_owned())),
-    }
-}
-
 /// 200 with a body.
 fn ok(body: &impl Serialize) -> Response {
     json(200, body)
@@ -159,7 +178,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::message::Headers;
     use crate::server::{From, Rules, Server as _};
 
     /// Health must not ask for keys.

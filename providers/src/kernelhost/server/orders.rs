@@ -1,13 +1,19 @@
-//! Orders: placed once, paid from credit, kept for 24 h when the credit does not suffice (our choices, 2.5 and 2.11).
+//! Orders: placed once, paid from the credit or by card, kept for 24 h when neither suffices (our choices, 2.5 and 2.11).
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::catalog::{self, is_text};
+use super::payments::{self, Paying, Unpaid};
 use super::problem::{self, Halt, Handled, field};
-use super::{Call, all_or_nothing, body, cycle, json, ok, time};
-use crate::books::{Books, Entry, Fault, NewInvoice, NewOrder, Order, OrderStatus, Price, Product};
+use super::serve::Again;
+use super::{Call, body, cycle, events, invoices, json, ok, time};
+use crate::books::{
+    Account, AccountBooks, AccountId, Books, Fault, Invoice, InvoiceLine, InvoiceStatus, NewInvoice, NewOrder, Order,
+    OrderStatus, Price, Product,
+};
 use crate::kernelhost::wire::{self, Amount, FieldError, OrderRequest};
 use crate::money::Minor;
+use crate::server::Moment;
 
 /// Services in one order.
 const QUANTITY_MAX: u32 = 100;
@@ -22,58 +28,157 @@ pub(super) fn one(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
     Ok(ok(&show(&order)))
 }
 
-/// `POST /v1/orders`. With `unpaid`, the same request was answered with a 402 before: it tries to pay that order, never another.
-pub(super) fn place(call: &Call<'_>, unpaid: Option<i64>, books: &mut dyn Books) -> Handled {
-    let id = match unpaid {
-        Some(id) => id,
-        None => write(call, &body::read(call.body())?, books)?,
-    };
-    let order = load(call, id, books)?;
-    if order.status == OrderStatus::PendingPayment && call.now() < order.new.expires_at {
-        pay(call, &order, books)?;
+/// `POST /v1/orders`. The same request again tries to pay the order that it made before, never another.
+pub(super) fn place(call: &Call<'_>, again: Option<Again>, books: &mut dyn Books) -> Handled {
+    let is_running = again.is_some_and(|again| again.is_running);
+    if let Some(id) = again.and_then(|again| again.order) {
+        let order = load(call.key.account, id, books)?;
+        return pay(call, order, is_running, books);
     }
-    let order = load(call, id, books)?;
+    let profile = books.account(call.key.account).profile()?;
+    if profile.is_closed {
+        return Err(problem::no_client().into());
+    }
+    let draft = draft(call, &profile, &body::read(call.body())?, books)?;
+    if let Some(bought) = buy(call, &profile, &draft, books)? {
+        return Ok(json(201, &show(&bought)));
+    }
+    let mut account = books.account(call.key.account);
+    let order = account.place(&draft.order, &draft.invoice)?;
+    tell_new(&call.visit.moment, &profile, &mut *account, &order, &draft.invoice)?;
+    drop(account);
+    pay(call, order, is_running, books)
+}
+
+/// Pays an order that was not paid at once, if it can be.
+fn pay(call: &Call<'_>, order: Order, is_running: bool, books: &mut dyn Books) -> Handled {
+    let account = call.key.account;
+    let invoice = books.account(account).invoice(order.invoice_id)?;
+    let invoice = invoice.ok_or_else(|| Fault(format!("invoice {} is gone", order.invoice_id)))?;
+    let id = order.id;
     match order.status {
         OrderStatus::Paid | OrderStatus::Provisioning | OrderStatus::Completed => Ok(json(201, &show(&order))),
-        OrderStatus::PendingPayment | OrderStatus::Cancelled => Err(problem::order_unpaid(id).into()),
+        OrderStatus::PendingPayment if call.now() < order.new.expires_at => {
+            match payments::pay(call, &invoice, is_running, books)? {
+                Paying::Unpaid(why) => Err(problem::order_unpaid(id, why).into()),
+                Paying::Paid | Paying::Charge(_) | Paying::InProgress => Ok(json(201, &show(&load(account, id, books)?))),
+            }
+        }
+        OrderStatus::PendingPayment | OrderStatus::Cancelled => {
+            let why = Unpaid::of(books.account(account).last_payment(invoice.id)?.as_ref());
+            Err(problem::order_unpaid(id, why).into())
+        }
     }
 }
 
-fn load(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Result<Order, Fault> {
-    books.account(call.key.account).order(id)?.ok_or_else(|| Fault(format!("order {id} is gone")))
+fn load(account: AccountId, id: i64, books: &mut dyn Books) -> Result<Order, Fault> {
+    books.account(account).order(id)?.ok_or_else(|| Fault(format!("order {id} is gone")))
 }
 
-/// Takes stock and credit, both or neither.
-fn pay(call: &Call<'_>, order: &Order, books: &mut dyn Books) -> Result<bool, Fault> {
-    let (now, new) = (call.now(), &order.new);
-    let delay = SignedDuration::try_from(call.visit.moment.rules.fulfilment_delay).map_err(|error| Fault(error.to_string()))?;
-    let due_at = now.checked_add(delay).map_err(|error| Fault(error.to_string()))?;
-    all_or_nothing(books, &mut |books| {
-        if !books.take_stock(new.product_id, new.quantity)? {
-            return Ok(false);
-        }
-        let mut account = books.account(call.key.account);
-        if !account.charge(new.total, &Entry { at: now, kind: "order", reference: &new.invoice_id.to_string() })? {
-            return Ok(false);
-        }
-        account.set_invoice_paid(new.invoice_id, now)?;
-        account.set_order(&Order { status: OrderStatus::Paid, paid_at: Some(now), due_at: Some(due_at), ..order.clone() })?;
-        Ok(true)
-    })
+/// When an order that is paid now is fulfilled.
+fn fulfilled_at(moment: &Moment) -> Result<Timestamp, Fault> {
+    let delay = SignedDuration::try_from(moment.rules.fulfilment_delay).map_err(|error| Fault(error.to_string()))?;
+    moment.now.checked_add(delay).map_err(|error| Fault(error.to_string()))
 }
 
-/// Writes the order and its invoice, both unpaid. Everything is checked before anything is written.
-fn write(call: &Call<'_>, request: &OrderRequest, books: &mut dyn Books) -> Result<i64, Halt> {
-    let currency = books.account(call.key.account).profile()?.currency;
+/// Takes stock and credit and writes the paid order; nothing of it when either does not suffice.
+fn buy(call: &Call<'_>, profile: &Account, draft: &Draft, books: &mut dyn Books) -> Result<Option<Order>, Fault> {
+    let new = &draft.order;
+    if profile.balance < new.total || (draft.has_stock && !books.take_stock(new.product_id, new.quantity)?) {
+        return Ok(None);
+    }
+    let moment = &call.visit.moment;
+    let mut account = books.account(profile.id);
+    let Some(order) = account.buy(new, &draft.invoice, fulfilled_at(moment)?)? else {
+        drop(account);
+        if draft.has_stock {
+            books.return_stock(new.product_id, new.quantity)?;
+        }
+        return Ok(None);
+    };
+    tell_new(moment, profile, &mut *account, &order, &draft.invoice)?;
+    Ok(Some(order))
+}
+
+/// Marks a pending order paid; false if it is not pending any more.
+pub(super) fn mark_paid(moment: &Moment, profile: &Account, id: i64, books: &mut dyn Books) -> Result<bool, Fault> {
+    let order = load(profile.id, id, books)?;
+    let (now, due_at) = (moment.now, fulfilled_at(moment)?);
+    let paid = Order { status: OrderStatus::Paid, paid_at: Some(now), due_at: Some(due_at), ..order };
+    let mut account = books.account(profile.id);
+    let is_done = account.set_order(&paid, OrderStatus::PendingPayment)?;
+    if is_done {
+        tell(moment, profile, &mut *account, "order.paid", &paid)?;
+    }
+    Ok(is_done)
+}
+
+/// Cancels an order that waits for its payment, and its invoice; false if it does not wait any more.
+pub(super) fn cancel(moment: &Moment, account: AccountId, order: &Order, books: &mut dyn Books) -> Result<bool, Fault> {
+    let mut books = books.account(account);
+    let cancelled = Order { status: OrderStatus::Cancelled, due_at: None, ..order.clone() };
+    if !books.set_order(&cancelled, OrderStatus::PendingPayment)? {
+        return Ok(false);
+    }
+    books.cancel_invoice(order.invoice_id)?;
+    let profile = books.profile()?;
+    tell(moment, &profile, &mut *books, "order.cancelled", &cancelled)?;
+    Ok(true)
+}
+
+/// Tells that `kind` happened to an order.
+fn tell(moment: &Moment, profile: &Account, books: &mut dyn AccountBooks, kind: &str, order: &Order) -> Result<(), Fault> {
+    if profile.listens { events::emit(moment, books, kind, order.id, &show(order)) } else { Ok(()) }
+}
+
+/// Tells of a new order and its invoice and, if they are, that they are paid.
+fn tell_new(
+    moment: &Moment,
+    profile: &Account,
+    books: &mut dyn AccountBooks,
+    order: &Order,
+    invoice: &NewInvoice,
+) -> Result<(), Fault> {
+    if !profile.listens {
+        return Ok(());
+    }
+    let placed = Order { status: OrderStatus::PendingPayment, paid_at: None, ..order.clone() };
+    tell(moment, profile, books, "order.created", &placed)?;
+    if order.status == OrderStatus::Paid {
+        tell(moment, profile, books, "order.paid", order)?;
+    }
+    let status = if order.paid_at.is_some() { InvoiceStatus::Paid } else { InvoiceStatus::Unpaid };
+    let new = NewInvoice { order_id: Some(order.id), ..invoice.clone() };
+    invoices::tell_new(moment, profile, books, &Invoice { id: order.invoice_id, new, status, paid_at: order.paid_at })
+}
+
+/// An order and its invoice, everything checked and nothing written.
+struct Draft {
+    order: NewOrder,
+    invoice: NewInvoice,
+    /// Whether the product's number is limited.
+    has_stock: bool,
+}
+
+fn draft(call: &Call<'_>, profile: &Account, request: &OrderRequest, books: &mut dyn Books) -> Result<Draft, Halt> {
     let product = books.product(request.product_id)?;
     let product = product.ok_or_else(|| problem::invalid_field("product_id", "unknown", "There is no such product."))?;
-    let cost = check(request, &product, &currency)?;
+    let cost = check(request, &product, &profile.currency)?;
     let config_options = serde_json::to_string(&request.config_options).map_err(|error| Fault(error.to_string()))?;
     let now = call.now();
     let expires_at = now + SignedDuration::from_secs(wire::DAY_S);
-    let mut account = books.account(call.key.account);
-    let invoice = NewInvoice { total: cost.total, currency: currency.clone(), renews: None, issued_at: now, due_at: expires_at };
-    let invoice_id = account.add_invoice(&invoice)?;
+    let invoice = invoices::draw_up(
+        &call.visit.moment.rules.invoices,
+        invoices::Draft {
+            lines: lines(request, &product, &cost),
+            total: cost.total,
+            currency: profile.currency.clone(),
+            order_id: None,
+            renews: None,
+            issued_at: now,
+            due_at: expires_at,
+        },
+    );
     let order = NewOrder {
         product_id: product.id,
         cycle: request.billing_cycle.clone(),
@@ -83,12 +188,24 @@ fn write(call: &Call<'_>, request: &OrderRequest, books: &mut dyn Books) -> Resu
         note: request.note.clone(),
         total: cost.total,
         recurring: cost.recurring,
-        currency,
-        invoice_id,
+        currency: profile.currency.clone(),
         created_at: now,
         expires_at,
     };
-    Ok(account.add_order(&order)?)
+    Ok(Draft { order, invoice, has_stock: product.stock.is_some() })
+}
+
+/// What the invoice of an order says: the first term of each service, and what setting them up costs.
+fn lines(request: &OrderRequest, product: &Product, cost: &Cost) -> Vec<InvoiceLine> {
+    let quantity = quantity(request);
+    let each = |amount: Minor| Minor(amount.0 / i64::from(quantity.max(1)));
+    let text = format!("{}, {}", product.name, request.billing_cycle);
+    let mut lines = vec![InvoiceLine { text, quantity, each: each(cost.recurring) }];
+    if cost.total != cost.recurring {
+        let setup = Minor(cost.total.0 - cost.recurring.0);
+        lines.push(InvoiceLine { text: format!("{}, setup", product.name), quantity, each: each(setup) });
+    }
+    lines
 }
 
 fn quantity(request: &OrderRequest) -> u32 {
@@ -163,7 +280,7 @@ fn show(order: &Order) -> wire::Order {
         billing_cycle: Some(new.cycle.clone()),
         total: Some(Amount { amount: new.total, currency: new.currency.clone() }),
         service_id: order.service_id,
-        invoice_id: Some(new.invoice_id),
+        invoice_id: Some(order.invoice_id),
         created_at: Some(time(new.created_at)),
         expires_at: may_expire.then(|| time(new.expires_at)),
         paid_at: order.paid_at.map(time),

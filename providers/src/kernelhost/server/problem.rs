@@ -1,5 +1,6 @@
 //! Errors as this API tells them: RFC 9457 problems (spec 12), named by meaning.
 
+use super::payments::Unpaid;
 use crate::books::Fault;
 use crate::kernelhost::guard::Reason;
 use crate::kernelhost::wire::{self, FieldError, Problem, header};
@@ -129,19 +130,24 @@ pub(super) fn refused(reason: Reason) -> Refusal {
 }
 
 /// 402: the order waits for its payment.
-pub(super) fn order_unpaid(order_id: i64) -> Refusal {
-    let mut refusal = unpaid("The order could not be paid.");
+pub(super) fn order_unpaid(order_id: i64, why: Unpaid) -> Refusal {
+    let mut refusal = unpaid("The order could not be paid.", why);
     refusal.problem.order_id = Some(order_id);
     refusal
 }
 
-/// 402: nothing was charged.
-pub(super) fn renewal_unpaid() -> Refusal {
-    unpaid("The renewal could not be paid.")
+/// 402: the renewal was not paid.
+pub(super) fn renewal_unpaid(why: Unpaid) -> Refusal {
+    unpaid("The renewal could not be paid.", why)
 }
 
-fn unpaid(detail: &str) -> Refusal {
-    Refusal::new(402, "payment_required", "Payment required", detail).because("insufficient_credit_and_no_card")
+/// 402: nothing is sold to this account.
+pub(super) fn no_client() -> Refusal {
+    unpaid("The account does not exist or is closed.", Unpaid::NoClient)
+}
+
+fn unpaid(detail: &str, why: Unpaid) -> Refusal {
+    Refusal::new(402, "payment_required", "Payment required", detail).because(why.as_str())
 }
 
 /// 403: the key may not do this.
@@ -164,6 +170,15 @@ pub(super) fn method_not_allowed(allow: &str) -> Refusal {
 pub(super) fn body_mismatch() -> Refusal {
     let detail = "The idempotency key was used with another body.";
     Refusal::new(409, "idempotency_conflict", "Idempotency conflict", detail).because("body_mismatch").not_final()
+}
+
+/// 409: the first request with this idempotency key has no answer yet.
+pub(super) fn request_in_progress() -> Refusal {
+    let detail = "The payment is still being worked on; ask again with the same idempotency key.";
+    Refusal::new(409, "idempotency_conflict", "Idempotency conflict", detail)
+        .because("request_in_progress")
+        .with_header("retry-after", "1")
+        .not_final()
 }
 
 /// 415.

@@ -15,6 +15,10 @@ pub(super) enum Route {
     Credentials(i64),
     Act(i64),
     Balance,
+    Invoices,
+    InvoicePdf(i64),
+    Webhook,
+    SetWebhook,
 }
 
 /// Every endpoint. HEAD is answered like GET.
@@ -32,14 +36,20 @@ pub(super) fn find(method: &str, path: &str) -> Result<Route, Refusal> {
         ("GET", ["v1", "services", service, "credentials"]) => Route::Credentials(id(service)?),
         ("POST", ["v1", "services", service, "actions"]) => Route::Act(id(service)?),
         ("GET", ["v1", "billing", "balance"]) => Route::Balance,
+        ("GET", ["v1", "billing", "invoices"]) => Route::Invoices,
+        ("GET", ["v1", "billing", "invoices", invoice, "pdf"]) => Route::InvoicePdf(id(invoice)?),
+        ("GET", ["v1", "webhooks"]) => Route::Webhook,
+        ("PUT", ["v1", "webhooks"]) => Route::SetWebhook,
 
         (_, ["v1", "orders"] | ["v1", "services", _, "actions"]) => return Err(problem::method_not_allowed("POST")),
+        (_, ["v1", "webhooks"]) => return Err(problem::method_not_allowed("GET, HEAD, PUT")),
         (
             _,
             ["v1", "health" | "me" | "products" | "services"]
             | ["v1", "products" | "orders" | "services", _]
             | ["v1", "services", _, "credentials"]
-            | ["v1", "billing", "balance"],
+            | ["v1", "billing", "balance" | "invoices"]
+            | ["v1", "billing", "invoices", _, "pdf"],
         ) => return Err(problem::method_not_allowed("GET, HEAD")),
         _ => return Err(problem::not_found()),
     })
@@ -56,7 +66,9 @@ impl Route {
             Self::Services | Self::Service(_) => Some("read:services"),
             Self::Credentials(_) => Some("read:credentials"),
             Self::Act(_) => Some("write:services"),
-            Self::Balance => Some("read:billing"),
+            Self::Balance | Self::Invoices | Self::InvoicePdf(_) => Some("read:billing"),
+            Self::Webhook => Some("read:webhooks"),
+            Self::SetWebhook => Some("write:webhooks"),
         }
     }
 }
@@ -85,6 +97,11 @@ mod tests {
             ("GET", "/v1/services/7/credentials", Route::Credentials(7), Some("read:credentials")),
             ("POST", "/v1/services/7/actions", Route::Act(7), Some("write:services")),
             ("GET", "/v1/billing/balance", Route::Balance, Some("read:billing")),
+            ("GET", "/v1/billing/invoices", Route::Invoices, Some("read:billing")),
+            ("GET", "/v1/billing/invoices/12/pdf", Route::InvoicePdf(12), Some("read:billing")),
+            ("GET", "/v1/webhooks", Route::Webhook, Some("read:webhooks")),
+            ("HEAD", "/v1/webhooks", Route::Webhook, Some("read:webhooks")),
+            ("PUT", "/v1/webhooks", Route::SetWebhook, Some("write:webhooks")),
         ] {
             let found = find(method, path).ok().unwrap();
             assert_eq!((found, found.scope()), (route, scope), "{method} {path}");
@@ -100,7 +117,11 @@ mod tests {
             ("HEAD", "/v1/orders", "POST"),
             ("DELETE", "/v1/orders/1", "GET, HEAD"),
             ("PUT", "/v1/services/7/actions", "POST"),
+            ("POST", "/v1/billing/invoices", "GET, HEAD"),
+            ("DELETE", "/v1/billing/invoices/12/pdf", "GET, HEAD"),
             ("get", "/v1/me", "GET, HEAD"),
+            ("POST", "/v1/webhooks", "GET, HEAD, PUT"),
+            ("DELETE", "/v1/webhooks", "GET, HEAD, PUT"),
         ] {
             let response = find(method, path).err().unwrap().response("id");
             assert_eq!((response.status, response.headers.once("allow")), (405, Some(allow)), "{method} {path}");
@@ -129,8 +150,11 @@ mod tests {
             "/v1/products/x",
             "/v1/services/7/credentials/x",
             "/v1/services/7/x",
-            "/v1/webhooks",
-            "/v1/billing/invoices",
+            "/v1/billing/invoices/12",
+            "/v1/billing/invoices/0/pdf",
+            "/v1/billing/invoices/12/pdf/x",
+            "/v1/webhooks/",
+            "/v1/webhooks/1",
         ] {
             assert_eq!(find("GET", path).err().map(|refusal| refusal.response("id").status), Some(404), "{path}");
         }

@@ -10,16 +10,18 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{self, Halt, Handled, Refusal};
 use super::routes::{self, Route};
-use super::{Call, account, body, catalog, finish, orders, services};
+use super::{Call, account, body, catalog, finish, invoices, orders, payments, services, webhooks};
 use crate::books::{Attempted, AuditRow, Books, Fault, IdempotencyScope, Keep, Lock, Recorded};
 use crate::kernelhost::guard::{Admitted, Reason, Refused};
 use crate::kernelhost::wire::{self, header};
-use crate::limits::{self, Reading};
+use crate::limits::{self, Meter, Reading};
 use crate::message::Response;
 use crate::server::{Key, Met, Need, Step, Visit, Work};
 
 /// A record of an unpaid order lives so many seconds longer than the order, so that no retry can find the one without the other.
 const UNFINISHED_MARGIN_S: i64 = 3600;
+/// The status under which a change is recorded that has no answer yet; it is never sent.
+const RUNNING: u16 = 102;
 /// Of the request-target in an audit row.
 const AUDIT_PATH_BYTES_MAX: usize = 512;
 /// Of the method in an audit row.
@@ -46,24 +48,22 @@ pub(super) fn refused(visit: &Visit, refused: &Refused, books: &mut dyn Books) -
 
 /// A request whose signature holds.
 pub(super) fn admitted(visit: &Arc<Visit>, admitted: &Arc<Admitted>, books: &mut dyn Books) -> Result<Step, Fault> {
-    let key = &*admitted.key;
-    if is_stale(books, key)? {
-        return Ok(Step::Stale);
-    }
+    let (key, now) = (&*admitted.key, visit.moment.now);
+    let standing = books.standing(key.row, now)?.filter(|standing| standing.version == key.version);
+    let Some(standing) = standing else { return Ok(Step::Stale) };
     let by = By { key: Some(key), key_id: Some(&key.public_id) };
-    if is_locked(visit, key, books)? {
+    if limits::keep_out(&standing.locks, visit.peer.to_canonical()) {
         let response = problem::refused(Reason::UnknownOrLockedKey).response(&visit.request_id);
         return answer(visit, by, response, None, books);
     }
-    let now = visit.moment.now;
     if !books.spend_nonce(key.row, &admitted.nonce, now, nonce_expiry(admitted.timestamp, now)?)? {
         let response = problem::refused(Reason::ReplayDetected).response(&visit.request_id);
         return answer(visit, by, response, None, books);
     }
-    let reading = limits::meter(books, key, now)?;
+    let (meter, reading) = standing.meter.unwrap_or_else(|| Meter::full(key.limits, now)).take(key.limits, now);
     if reading.allowed {
-        books.touch_key(key.row, now)?;
-        return go_on(visit, admitted, reading, None, books);
+        books.set_meter(key.row, &meter, Some(now))?;
+        return go_on(visit, admitted, reading, (None, 0), books);
     }
     let response = problem::rate_limited(reading.retry_after_s).response(&visit.request_id);
     answer(visit, by, metered(response, reading), None, books)
@@ -75,18 +75,19 @@ fn go_on(
     visit: &Arc<Visit>,
     admitted: &Arc<Admitted>,
     reading: Reading,
-    met: Option<&Met>,
+    (met, rounds): (Option<&Met>, u32),
     books: &mut dyn Books,
 ) -> Result<Step, Fault> {
     let key = &*admitted.key;
-    match execute(&Call { visit, key, met }, books)? {
+    match execute(&Call { visit, key, met, rounds }, books)? {
         Executed::Answer(response) => {
             let by = By { key: Some(key), key_id: Some(&key.public_id) };
             answer(visit, by, metered(response, reading), None, books)
         }
         Executed::Needs(need) => {
             let (visit, admitted) = (Arc::clone(visit), Arc::clone(admitted));
-            let then = move |met| -> Work { Box::new(move |books| go_on(&visit, &admitted, reading, Some(&met), books)) };
+            let then =
+                move |met| -> Work { Box::new(move |books| go_on(&visit, &admitted, reading, (Some(&met), rounds + 1), books)) };
             Ok(Step::Between { need, then: Box::new(then) })
         }
     }
@@ -177,23 +178,39 @@ fn permitted(call: &Call<'_>) -> Result<Route, Refusal> {
 }
 
 fn dispatch(call: &Call<'_>, route: Route, books: &mut dyn Books) -> Handled {
+    if let Some(Met::Charged(charge, came_to)) = call.met {
+        payments::settle(&call.visit.moment, charge, *came_to, books)?;
+    }
     match route {
         Route::Me => account::me(call, books),
         Route::Products => catalog::list(call, books),
         Route::Product(id) => catalog::one(call, id, books),
-        Route::PlaceOrder => once(call, books, &mut |unpaid, books| orders::place(call, unpaid, books)),
+        Route::PlaceOrder => once(call, books, &mut |again, books| orders::place(call, again, books)),
         Route::Order(id) => orders::one(call, id, books),
         Route::Services => services::list(call, books),
         Route::Service(id) => services::one(call, id, books),
         Route::Credentials(id) => services::credentials(call, id, books),
-        Route::Act(id) => once(call, books, &mut |_, books| services::act(call, id, books)),
+        Route::Act(id) => once(call, books, &mut |again, books| services::act(call, id, again, books)),
         Route::Balance => account::balance(call, books),
+        Route::Invoices => invoices::list(call, books),
+        Route::InvoicePdf(id) => invoices::pdf(call, id, books),
+        Route::Webhook => webhooks::show(call, books),
+        Route::SetWebhook => webhooks::set(call, books),
     }
 }
 
+/// The same change was asked for before and is not done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Again {
+    /// The order that waits for its payment, where the change is one.
+    pub(super) order: Option<i64>,
+    /// Whether the first request has no answer yet, since a card is being charged; else it was answered with a 402.
+    pub(super) is_running: bool,
+}
+
 /// Runs a change once for each idempotency key (our choice, 2.5): a repeat is given the first answer. A 402 is unfinished: a repeat
-/// tries again, with the order that waits for its payment.
-fn once(call: &Call<'_>, books: &mut dyn Books, change: &mut dyn FnMut(Option<i64>, &mut dyn Books) -> Handled) -> Handled {
+/// tries again, with the order that waits for its payment. Where the first has no answer yet, a repeat waits for it.
+fn once(call: &Call<'_>, books: &mut dyn Books, change: &mut dyn FnMut(Option<Again>, &mut dyn Books) -> Handled) -> Handled {
     let request = &call.visit.request;
     let scope = IdempotencyScope {
         key: call.key.row,
@@ -207,24 +224,39 @@ fn once(call: &Call<'_>, books: &mut dyn Books, change: &mut dyn FnMut(Option<i6
         if earlier.body_sha256 != body_sha256 {
             return Err(problem::body_mismatch().into());
         }
-        if earlier.response.status != 402 {
+        let has_waited = matches!(call.met, Some(Met::Paused));
+        if !matches!(earlier.response.status, RUNNING | 402) || (has_waited && earlier.response.status == 402) {
             return Ok(replayed(earlier));
         }
     }
-    let response = match change(earlier.as_ref().and_then(|earlier| earlier.unfinished_order), books) {
+    let again =
+        earlier.as_ref().map(|earlier| Again { order: earlier.unfinished_order, is_running: earlier.response.status == RUNNING });
+    let at = earlier.as_ref().map_or(call.now(), |earlier| earlier.at);
+    let record = |response: &Response, unfinished_order, life_s| Recorded {
+        body_sha256,
+        response: response.clone(),
+        unfinished_order,
+        at,
+        expires_at: at + SignedDuration::from_secs(life_s),
+    };
+    let response = match change(again, books) {
         Ok(response) => response,
         Err(Halt::Refused(refusal)) if refusal.is_final => refusal.response(&call.visit.request_id),
+        Err(Halt::Needs(Need::Charge(charge))) => {
+            let running = Response::new(RUNNING, "", Vec::new());
+            books.record_idempotent(&scope, &record(&running, charge.order, wire::DAY_S + UNFINISHED_MARGIN_S))?;
+            return Err(Halt::Needs(Need::Charge(charge)));
+        }
         Err(halt) => return Err(halt),
     };
     let is_unpaid = response.status == 402;
-    if let Some(earlier) = earlier.as_ref().filter(|_| is_unpaid) {
+    let is_same = |earlier: &&Recorded| is_unpaid && problem::reason(&earlier.response) == problem::reason(&response);
+    if let Some(earlier) = earlier.as_ref().filter(is_same) {
         return Ok(replayed(earlier));
     }
-    let at = earlier.as_ref().map_or(call.now(), |earlier| earlier.at);
     let life_s = wire::DAY_S + if is_unpaid || earlier.is_some() { UNFINISHED_MARGIN_S } else { 0 };
-    let expires_at = at + SignedDuration::from_secs(life_s);
     let unfinished_order = if is_unpaid { problem::order_id(&response) } else { None };
-    books.record_idempotent(&scope, &Recorded { body_sha256, response: response.clone(), unfinished_order, at, expires_at })?;
+    books.record_idempotent(&scope, &record(&response, unfinished_order, life_s))?;
     Ok(response)
 }
 

@@ -7,10 +7,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::body::{self, Paging};
 use super::catalog::is_text;
+use super::payments::{self, Paying};
 use super::problem::{self, Halt, Handled};
-use super::{Call, all_or_nothing, cycle, json, ok, time};
-use crate::books::{Books, Entry, NewInvoice, Power, Service, ServiceStatus};
+use super::serve::Again;
+use super::{Call, events, json, ok, renewals, time};
+use crate::books::{Account, AccountBooks, Attempted, Books, Fault, Keep, Power, Service, ServiceStatus};
 use crate::kernelhost::wire::{self, ActionRequest, Credentials, Page};
+use crate::server::{Moment, Need};
 
 /// Characters of a generated password: 119 bits in base62.
 const PASSWORD_CHARS: usize = 20;
@@ -58,12 +61,12 @@ pub(super) fn credentials(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Ha
 }
 
 /// `POST /v1/services/{id}/actions`. Under simulated fulfilment an action completes at once.
-pub(super) fn act(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
+pub(super) fn act(call: &Call<'_>, id: i64, again: Option<Again>, books: &mut dyn Books) -> Handled {
     let action = Action::read(body::read(call.body())?)?;
     let service = find(call, id, books)?;
     let name = action.name();
     match action {
-        Action::Renew { due_at } => renew(call, &service, due_at, books)?,
+        Action::Renew { due_at } => renew(call, &service, due_at, again.is_some_and(|again| again.is_running), books)?,
         Action::ResetPassword { password } => {
             if !matches!(service.status, ServiceStatus::Active | ServiceStatus::Suspended) {
                 return Err(wrong_state().into());
@@ -73,10 +76,17 @@ pub(super) fn act(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
         }
         Action::Switch(switch) => {
             let changed = switched(&service, switch).ok_or_else(wrong_state)?;
+            if changed.status == ServiceStatus::Terminated {
+                renewals::stop(call.key.account, &service, books)?;
+            }
             let mut account = books.account(call.key.account);
             account.set_service(&changed)?;
             if switch == Switch::Reinstall {
                 account.set_password(id, &generate_password(&mut call.visit.moment.rng()))?;
+            }
+            if let Some(kind) = event(service.status, changed.status) {
+                let profile = account.profile()?;
+                tell(&call.visit.moment, &profile, &mut *account, kind, &changed)?;
             }
         }
     }
@@ -103,7 +113,7 @@ fn find(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Result<Service, Halt
 }
 
 /// Pays the term after `due_at`, once: a service that is due later already is left as it is.
-fn renew(call: &Call<'_>, service: &Service, due_at: Timestamp, books: &mut dyn Books) -> Result<(), Halt> {
+fn renew(call: &Call<'_>, service: &Service, due_at: Timestamp, is_running: bool, books: &mut dyn Books) -> Result<(), Halt> {
     if !matches!(service.status, ServiceStatus::Active | ServiceStatus::Suspended) {
         return Err(wrong_state().into());
     }
@@ -116,28 +126,49 @@ fn renew(call: &Call<'_>, service: &Service, due_at: Timestamp, books: &mut dyn 
         }
         std::cmp::Ordering::Equal => {}
     }
-    let (now, term_from) = (call.now(), service.next_due_at);
-    let next_due_at = cycle::term_end(service.created_at, term_from, &service.cycle)?;
-    let is_paid = all_or_nothing(books, &mut |books| {
-        let mut account = books.account(call.key.account);
-        let invoice = match account.renewal_invoice(service.id, term_from)? {
-            Some(open) => open,
-            None => account.add_invoice(&NewInvoice {
-                total: service.recurring,
-                currency: service.currency.clone(),
-                renews: Some((service.id, term_from)),
-                issued_at: now,
-                due_at: term_from,
-            })?,
-        };
-        if !account.charge(service.recurring, &Entry { at: now, kind: "renewal", reference: &invoice.to_string() })? {
-            return Ok(false);
+    let mut unpaid = None;
+    let attempted = books.attempt(&mut |books| {
+        let invoice = renewals::invoice(&call.visit.moment, call.key.account, service, books)?;
+        match payments::pay(call, &invoice, is_running, books) {
+            Ok(Paying::Unpaid(why)) => unpaid = Some(problem::renewal_unpaid(why).into()),
+            Ok(Paying::Paid | Paying::Charge(_) | Paying::InProgress) => {}
+            Err(Halt::Fault(fault)) => return Err(fault),
+            Err(halt) => {
+                let stays = matches!(halt, Halt::Needs(Need::Charge(_)));
+                unpaid = Some(halt);
+                return Ok(if stays { Keep::Keep } else { Keep::Undo });
+            }
         }
-        account.set_invoice_paid(invoice, now)?;
-        account.set_service(&Service { next_due_at, ..service.clone() })?;
-        Ok(true)
+        // A renewal that is asked for and not paid leaves no invoice that was not there before.
+        Ok(if unpaid.is_some() { Keep::Undo } else { Keep::Keep })
     })?;
-    if is_paid { Ok(()) } else { Err(problem::renewal_unpaid().into()) }
+    match (attempted, unpaid) {
+        (Attempted::Broke, _) => Err(Fault("an inner attempt broke".to_owned()).into()),
+        (_, Some(halt)) => Err(halt),
+        (_, None) => Ok(()),
+    }
+}
+
+/// What a change of status is called as an event.
+fn event(before: ServiceStatus, after: ServiceStatus) -> Option<&'static str> {
+    use ServiceStatus::{Active, Suspended, Terminated};
+    match (before, after) {
+        (Active, Suspended) => Some("service.suspended"),
+        (Suspended, Active) => Some("service.unsuspended"),
+        (before, Terminated) if before != Terminated => Some("service.terminated"),
+        _ => None,
+    }
+}
+
+/// Tells that `kind` happened to a service.
+pub(super) fn tell(
+    moment: &Moment,
+    profile: &Account,
+    books: &mut dyn AccountBooks,
+    kind: &str,
+    service: &Service,
+) -> Result<(), Fault> {
+    if profile.listens { events::emit(moment, books, kind, service.id, &show(service)) } else { Ok(()) }
 }
 
 /// What is asked for, checked.
@@ -230,6 +261,10 @@ fn is_password(text: &str) -> bool {
 /// The service after an action; unchanged where it is so already, `None` where the action cannot apply (our choice, 2.12).
 fn switched(service: &Service, switch: Switch) -> Option<Service> {
     use ServiceStatus::{Active, Suspended, Terminated};
+    if switch == Switch::Unsuspend && service.unpaid_since.is_some() {
+        // Only its renewal brings it back.
+        return None;
+    }
     let powered = |power| service.power.map(|_| power);
     let (status, power) = match (switch, service.status) {
         (Switch::Start | Switch::Stop | Switch::Reboot, Active) if service.power.is_none() => return None,
@@ -242,14 +277,16 @@ fn switched(service: &Service, switch: Switch) -> Option<Service> {
         (Switch::Terminate, _) => (Terminated, None),
         _ => return None,
     };
-    Some(Service { status, power, ..service.clone() })
+    let bill_at = service.bill_at.filter(|_| status != Terminated);
+    let unpaid_since = service.unpaid_since.filter(|_| status == Suspended);
+    Some(Service { status, power, bill_at, unpaid_since, ..service.clone() })
 }
 
 fn wrong_state() -> problem::Refusal {
     problem::invalid_field("action", "wrong_state", "The service's state does not allow this.")
 }
 
-fn show(service: &Service) -> wire::Service {
+pub(super) fn show(service: &Service) -> wire::Service {
     wire::Service {
         id: service.id,
         order_id: Some(service.order_id),
@@ -284,6 +321,8 @@ mod tests {
             recurring: crate::money::Minor(990),
             currency: "EUR".to_owned(),
             next_due_at: at,
+            bill_at: Some(at),
+            unpaid_since: None,
             created_at: at,
         }
     }
@@ -318,6 +357,16 @@ mod tests {
             let found = switched(&service(status, power), switch).map(|service| (service.status, service.power));
             assert_eq!(found, after, "{switch:?} {status:?} {power:?}");
         }
+    }
+
+    #[test]
+    fn what_is_suspended_for_want_of_payment_is_not_unsuspended_for_the_asking() {
+        let unpaid = Service { unpaid_since: Some(Timestamp::UNIX_EPOCH), ..service(ServiceStatus::Suspended, None) };
+        assert!(switched(&unpaid, Switch::Unsuspend).is_none());
+        let again = switched(&unpaid, Switch::Suspend).unwrap();
+        assert!(again.unpaid_since.is_some() && again.bill_at.is_some());
+        let gone = switched(&unpaid, Switch::Terminate).unwrap();
+        assert_eq!((gone.unpaid_since, gone.bill_at), (None, None));
     }
 
     fn read(body: Value) -> Result<Action, Value> {

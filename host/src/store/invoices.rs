@@ -1,0 +1,124 @@
+//! Invoices.
+
+use jiff::Timestamp;
+use provisor_providers::books::{Fault, Invoice, InvoiceLine, InvoiceStatus, NewInvoice, Tax};
+use provisor_providers::money::Minor;
+
+use super::sql::{Row, Sql};
+
+const COLUMNS: &str = "id, status, total, tax, tax_basis_points, currency, lines, seller, order_id, renews_service, renews_from, \
+                       issued_at, due_at, paid_at";
+
+/// A new invoice: unpaid, or paid at a moment.
+pub(super) fn add(sql: &mut dyn Sql, account: i64, invoice: &NewInvoice, paid_at: Option<Timestamp>) -> Result<i64, Fault> {
+    let status = if paid_at.is_some() { InvoiceStatus::Paid } else { InvoiceStatus::Unpaid };
+    let (service, from) = invoice.renews.unzip();
+    sql.insert(
+        "INSERT INTO invoices (account_id, status, total, tax, tax_basis_points, currency, lines, seller, order_id,
+                               renews_service, renews_from, issued_at, due_at, paid_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id",
+        &[
+            account.into(),
+            status.as_str().into(),
+            invoice.total.0.into(),
+            invoice.tax.amount.0.into(),
+            invoice.tax.basis_points.into(),
+            (&invoice.currency).into(),
+            (&write_lines(&invoice.lines)?).into(),
+            (&*invoice.seller).into(),
+            invoice.order_id.into(),
+            service.into(),
+            from.into(),
+            invoice.issued_at.into(),
+            invoice.due_at.into(),
+            paid_at.into(),
+        ],
+    )
+}
+
+pub(super) fn set_order(sql: &mut dyn Sql, account: i64, id: i64, order: i64) -> Result<(), Fault> {
+    sql.execute(
+        "UPDATE invoices SET order_id = $1 WHERE account_id = $2 AND id = $3",
+        &[order.into(), account.into(), id.into()],
+    )?;
+    Ok(())
+}
+
+pub(super) fn find(sql: &mut dyn Sql, account: i64, id: i64) -> Result<Option<Invoice>, Fault> {
+    let query = format!("SELECT {COLUMNS} FROM invoices WHERE account_id = $1 AND id = $2");
+    sql.first(&query, &[account.into(), id.into()])?.as_ref().map(read).transpose()
+}
+
+pub(super) fn list(sql: &mut dyn Sql, account: i64, offset: u64, limit: u32) -> Result<Vec<Invoice>, Fault> {
+    let query = format!("SELECT {COLUMNS} FROM invoices WHERE account_id = $1 ORDER BY id LIMIT $2 OFFSET $3");
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+    sql.query(&query, &[account.into(), limit.into(), offset.into()])?.iter().map(read).collect()
+}
+
+pub(super) fn count(sql: &mut dyn Sql, account: i64) -> Result<u64, Fault> {
+    sql.first("SELECT COUNT(*) FROM invoices WHERE account_id = $1", &[account.into()])?.map_or(Ok(0), |row| row.number(0))
+}
+
+pub(super) fn renewal(sql: &mut dyn Sql, account: i64, service: i64, from: Timestamp) -> Result<Option<Invoice>, Fault> {
+    let query = format!(
+        "SELECT {COLUMNS} FROM invoices
+         WHERE account_id = $1 AND renews_service = $2 AND renews_from = $3 AND status <> 'cancelled'"
+    );
+    sql.first(&query, &[account.into(), service.into(), from.into()])?.as_ref().map(read).transpose()
+}
+
+pub(super) fn unpaid_renewals(sql: &mut dyn Sql, account: i64, now: Timestamp, limit: u32) -> Result<Vec<i64>, Fault> {
+    let rows = sql.query(
+        "SELECT id FROM invoices WHERE account_id = $1 AND due_at <= $2 AND renews_service IS NOT NULL AND status = 'unpaid'
+         ORDER BY due_at, id LIMIT $3",
+        &[account.into(), now.into(), limit.into()],
+    )?;
+    rows.iter().map(|row| row.int(0)).collect()
+}
+
+pub(super) fn pay(sql: &mut dyn Sql, account: i64, id: i64, now: Timestamp) -> Result<bool, Fault> {
+    let paid = sql.execute(
+        "UPDATE invoices SET status = 'paid', paid_at = $1 WHERE account_id = $2 AND id = $3 AND status = 'unpaid'",
+        &[now.into(), account.into(), id.into()],
+    )?;
+    Ok(paid == 1)
+}
+
+pub(super) fn cancel(sql: &mut dyn Sql, account: i64, id: i64) -> Result<bool, Fault> {
+    let cancelled = sql.execute(
+        "UPDATE invoices SET status = 'cancelled' WHERE account_id = $1 AND id = $2 AND status = 'unpaid'",
+        &[account.into(), id.into()],
+    )?;
+    Ok(cancelled == 1)
+}
+
+fn read(row: &Row) -> Result<Invoice, Fault> {
+    let tax = Tax { amount: Minor(row.int(3)?), basis_points: row.number(4)? };
+    Ok(Invoice {
+        id: row.int(0)?,
+        status: row.spelled(1, InvoiceStatus::parse)?,
+        new: NewInvoice {
+            total: Minor(row.int(2)?),
+            tax,
+            currency: row.text(5)?,
+            lines: read_lines(&row.text(6)?)?,
+            seller: row.text(7)?.into(),
+            order_id: row.opt_int(8)?,
+            renews: row.opt_int(9)?.zip(row.opt_time(10)?),
+            issued_at: row.time(11)?,
+            due_at: row.time(12)?,
+        },
+        paid_at: row.opt_time(13)?,
+    })
+}
+
+fn write_lines(lines: &[InvoiceLine]) -> Result<String, Fault> {
+    let lines: Vec<_> = lines.iter().map(|line| (&line.text, line.quantity, line.each.0)).collect();
+    serde_json::to_string(&lines).map_err(|error| Fault(error.to_string()))
+}
+
+fn read_lines(text: &str) -> Result<Vec<InvoiceLine>, Fault> {
+    let lines: Vec<(String, u32, i64)> =
+        serde_json::from_str(text).map_err(|error| Fault(format!("an invoice's lines: {error}")))?;
+    Ok(lines.into_iter().map(|(text, quantity, each)| InvoiceLine { text, quantity, each: Minor(each) }).collect())
+}

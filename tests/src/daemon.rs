@@ -1,0 +1,66 @@
+//! The shipped binary as a process of its own, in an environment of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+/// The binary that stands beside this process's own.
+pub fn binary() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let binary = own.parent().unwrap().parent().unwrap().join("provisor");
+    assert!(binary.exists(), "{} is missing: run `cargo build --release -p provisor` first", binary.display());
+    binary
+}
+
+/// A process that serves, killed when it is dropped.
+pub struct Daemon {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Daemon {
+    /// `provisor serve` on a data directory and a free port of loopback, without limits per address.
+    pub fn serve(data: &Path) -> Command {
+        let mut command = Command::new(binary());
+        command.env_clear().env("PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE", "0");
+        command.args(["--json", "--data"]).arg(data).args(["serve", "--server", "127.0.0.1:0"]);
+        command
+    }
+
+    /// Starts a process that prints `{"server":"address:port"}` once it listens.
+    pub fn start(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}`"));
+        let address = listening["server"].as_str().unwrap().parse().unwrap();
+        Self { process, address }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGKILL: nothing of it runs any more when this returns.
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::Timestamp;
 use provisor::audit::{Verdict, verify};
-use provisor::store::Store;
-use provisor::vault::Vault;
 use provisor_providers::money::Minor;
-use provisor_tests::binary::{is_long, key, reseller, run, serve};
+use provisor_tests::binary::{client_on, is_long, run_on, serve_on};
+use provisor_tests::book::{Book, Engine};
 use provisor_tests::daemon::Daemon;
 use provisor_tests::resellers::{KernelHostKey, unique};
 use serde_json::Value;
@@ -97,26 +96,23 @@ fn random_moment() -> Duration {
     Duration::from_micros(u64::from_le_bytes(bytes) % (LIFE_MS * 1000))
 }
 
-fn open(data: &Path) -> Store {
-    Store::open_sqlite(&data.join("provisor.db"), Arc::new(Vault::open(data).unwrap())).unwrap()
-}
-
-fn count(data: &Path, query: &str) -> i64 {
-    let book = rusqlite::Connection::open(data.join("provisor.db")).unwrap();
-    book.query_row(query, [], |row| row.get(0)).unwrap()
+/// How often a server is killed: a database server's host takes longer to be ready.
+fn kills(on_sqlite: usize) -> (Book, usize) {
+    let engine = Engine::of_module(module_path!());
+    let times = if is_long() { 5 } else { 1 };
+    (Book::new(engine), times * if engine == Engine::Sqlite { on_sqlite } else { 10 })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_survive_kill_9_exactly_once() {
-    let rounds = if is_long() { 1000 } else { 200 };
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
-    let key = key(data, &reseller(data, &CREDIT.to_string()));
+    let (book, rounds) = kills(200);
+    let (data, url) = (book.directory(), &book.url());
+    let key = client_on(data, url, CREDIT);
     let mut clients: Vec<Client> =
         (0..CLIENTS).map(|_| Client { key: key.clone(), intents: Vec::new(), lost_answers: 0 }).collect();
     let mut unanswered = 0;
     for _ in 0..rounds {
-        let server = serve(data);
+        let server = serve_on(data, url);
         let running = clients.into_iter().map(|mut client| {
             client.meet(&server);
             tokio::spawn(client.order_on())
@@ -130,16 +126,16 @@ async fn orders_survive_kill_9_exactly_once() {
         }
         unanswered += clients.iter().flat_map(|client| &client.intents).filter(|intent| intent.answer.is_none()).count();
     }
-    let server = serve(data);
+    let server = serve_on(data, url);
     for client in &mut clients {
         client.meet(&server);
         assert!(client.settle().await, "the last server answers everything");
     }
     let lost: usize = clients.iter().map(|client| client.lost_answers).sum();
     let placed: usize = clients.iter().map(|client| client.intents.len()).sum();
-    compare(data, clients).await;
+    compare(&book, clients).await;
     server.kill();
-    let store = open(data);
+    let store = book.open();
     assert!(matches!(store.read(verify).unwrap(), Verdict::Whole { .. }), "the audit chain");
     assert!(unanswered > 0, "no kill met an order under way: this test showed nothing");
     println!("{rounds} kills, {placed} orders, {unanswered} times no answer, {lost} of them after the order was placed");
@@ -158,7 +154,7 @@ async fn ask_again(client: Client) -> Vec<i64> {
 }
 
 /// The book against what the clients were told.
-async fn compare(data: &Path, clients: Vec<Client>) {
+async fn compare(book: &Book, clients: Vec<Client>) {
     let key = clients[0].key.clone();
     let mut ids = BTreeSet::new();
     let mut placed = 0;
@@ -171,16 +167,16 @@ async fn compare(data: &Path, clients: Vec<Client>) {
     let placed = i64::try_from(placed).unwrap();
     let balance = key.get("/v1/billing/balance").await.json()["balance"]["amount"].clone();
     assert_eq!(balance, Minor(CREDIT.0 - placed * PRICE.0).to_string(), "after {placed} orders");
-    assert_eq!(count(data, "SELECT COUNT(*) FROM orders"), placed);
-    assert_eq!(count(data, "SELECT COUNT(*) FROM invoices"), placed);
-    assert_eq!(count(data, "SELECT SUM(total) FROM invoices WHERE status = 'paid'"), placed * PRICE.0);
-    assert_eq!(count(data, "SELECT SUM(amount) FROM ledger"), CREDIT.0 - placed * PRICE.0);
+    assert_eq!(book.number("SELECT COUNT(*) FROM orders"), placed);
+    assert_eq!(book.number("SELECT COUNT(*) FROM invoices"), placed);
+    assert_eq!(book.number("SELECT SUM(total) FROM invoices WHERE status = 'paid'"), placed * PRICE.0);
+    assert_eq!(book.number("SELECT SUM(amount) FROM ledger"), CREDIT.0 - placed * PRICE.0);
     let begin = Instant::now();
-    while count(data, "SELECT COUNT(*) FROM orders WHERE status <> 'completed'") > 0 {
+    while book.number("SELECT COUNT(*) FROM orders WHERE status <> 'completed'") > 0 {
         assert!(begin.elapsed() < PATIENCE, "orders are stuck");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(count(data, "SELECT COUNT(*) FROM services"), placed);
+    assert_eq!(book.number("SELECT COUNT(*) FROM services"), placed);
 }
 
 /// Places an order that a card pays; nothing when there is no answer.
@@ -201,17 +197,16 @@ async fn order_by_card(key: &KernelHostKey, idempotency_key: &str) -> Option<Byt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn charges_survive_kill_9_and_no_card_pays_twice() {
-    let rounds = if is_long() { 200 } else { 10 };
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
-    let key = key(data, &reseller(data, &CREDIT.to_string()));
+    let (book, rounds) = kills(40);
+    let (data, url) = (book.directory(), &book.url());
+    let key = client_on(data, url, CREDIT);
     let gone = format!("-{CREDIT}");
-    run(data, &["reseller", "credit", "1", &gone]);
-    run(data, &["reseller", "card", "1", "--token", "sim_success"]);
+    run_on(data, url, &["reseller", "credit", "1", &gone]);
+    run_on(data, url, &["reseller", "card", "1", "--token", "sim_success"]);
     let mut clients: Vec<Client> =
         (0..CLIENTS).map(|_| Client { key: key.clone(), intents: Vec::new(), lost_answers: 0 }).collect();
     for _ in 0..rounds {
-        let server = serve(data);
+        let server = serve_on(data, url);
         let running: Vec<_> = clients
             .into_iter()
             .map(|mut client| {
@@ -236,8 +231,8 @@ async fn charges_survive_kill_9_and_no_card_pays_twice() {
             clients.push(client.await.unwrap());
         }
     }
-    let left = count(data, "SELECT COUNT(*) FROM payments WHERE status = 'charging'");
-    let server = serve(data);
+    let left = book.number("SELECT COUNT(*) FROM payments WHERE status = 'charging'");
+    let server = serve_on(data, url);
     let mut placed = 0;
     for client in &mut clients {
         client.meet(&server);
@@ -247,13 +242,13 @@ async fn charges_survive_kill_9_and_no_card_pays_twice() {
             placed += 1;
         }
     }
-    assert_eq!(count(data, "SELECT COUNT(*) FROM orders WHERE paid_at IS NOT NULL"), placed);
-    assert_eq!(count(data, "SELECT COUNT(*) FROM orders"), placed);
-    assert_eq!(count(data, "SELECT COUNT(*) FROM simulated_charges WHERE outcome = 'captured'"), placed);
-    assert_eq!(count(data, "SELECT SUM(amount) FROM simulated_charges"), placed * PRICE.0);
-    assert_eq!(count(data, "SELECT COUNT(*) FROM payments WHERE status = 'done'"), placed);
-    assert_eq!(count(data, "SELECT COUNT(*) FROM payments"), placed);
-    assert_eq!(count(data, "SELECT SUM(amount) FROM ledger"), 0);
+    assert_eq!(book.number("SELECT COUNT(*) FROM orders WHERE paid_at IS NOT NULL"), placed);
+    assert_eq!(book.number("SELECT COUNT(*) FROM orders"), placed);
+    assert_eq!(book.number("SELECT COUNT(*) FROM simulated_charges WHERE outcome = 'captured'"), placed);
+    assert_eq!(book.number("SELECT SUM(amount) FROM simulated_charges"), placed * PRICE.0);
+    assert_eq!(book.number("SELECT COUNT(*) FROM payments WHERE status = 'done'"), placed);
+    assert_eq!(book.number("SELECT COUNT(*) FROM payments"), placed);
+    assert_eq!(book.number("SELECT SUM(amount) FROM ledger"), 0);
     server.kill();
     assert!(left > 0, "no kill met a charge under way: this test showed nothing");
     println!("{rounds} kills, {placed} orders paid by card, {left} charges taken up again");

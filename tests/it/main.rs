@@ -8,6 +8,9 @@ mod architecture;
 mod audit_log;
 mod conformance;
 mod crash;
+#[path = "crash.rs"]
+mod crash_on_postgres;
+mod failover;
 mod foreign_clients;
 mod gp_books;
 #[path = "gp_books.rs"]
@@ -23,6 +26,7 @@ mod kernelhost_orders;
 mod kernelhost_refusals;
 mod keys;
 mod mail;
+mod moving;
 mod nginx;
 mod openapi;
 mod operator;
@@ -33,6 +37,7 @@ mod power;
 mod primitives;
 mod properties;
 mod redaction;
+mod several_hosts;
 mod simulation;
 mod store;
 #[path = "store.rs"]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use provisor_providers::money::Minor;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, binary};
@@ -11,6 +12,13 @@ use crate::resellers::KernelHostKey;
 
 /// Serves on a free port.
 pub const SERVE: [&str; 3] = ["serve", "--server", "127.0.0.1:0"];
+
+/// The binary on a data directory and a book elsewhere, by its `store.url`.
+pub fn provisor_on(data: &Path, url: &str) -> Command {
+    let mut command = provisor(data);
+    command.env("PROVISOR_STORE__URL", url);
+    command
+}
 
 /// The binary on a data directory, in an environment of its own.
 pub fn provisor(data: &Path) -> Command {
@@ -24,11 +32,48 @@ pub fn provisor(data: &Path) -> Command {
     command
 }
 
-/// What a command that ends by itself prints.
+/// What a command that ends by itself prints: its last line.
 pub fn run(data: &Path, arguments: &[&str]) -> Value {
-    let output = provisor(data).args(arguments).output().unwrap();
+    printed(provisor(data), arguments)
+}
+
+/// The same on a book elsewhere.
+pub fn run_on(data: &Path, url: &str, arguments: &[&str]) -> Value {
+    printed(provisor_on(data, url), arguments)
+}
+
+fn printed(mut command: Command, arguments: &[&str]) -> Value {
+    let output = command.args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).unwrap())
+}
+
+/// A host of a book elsewhere, silent.
+pub fn serve_on(data: &Path, url: &str) -> Daemon {
+    let mut command = provisor_on(data, url);
+    command.args(SERVE).stderr(Stdio::null());
+    Daemon::start(command)
+}
+
+/// A reseller with credit on a book elsewhere, and its key without limits worth the name.
+pub fn client_on(data: &Path, url: &str, credit: Minor) -> KernelHostKey {
+    limited_client_on(data, url, credit, ["1000000", "1000000"])
+}
+
+/// The same with so many requests per minute and at once.
+pub fn limited_client_on(data: &Path, url: &str, credit: Minor, [per_minute, burst]: [&str; 2]) -> KernelHostKey {
+    let reseller = ["reseller", "create", "--name", "Test", "--email", "owner@example.com", "--credit", &credit.to_string()];
+    let reseller = run_on(data, url, &reseller)["id"].to_string();
+    let create = ["key", "create", "--reseller", &reseller, "--provider", "kernelhost", "--scopes", "all"];
+    let limits = ["--per-minute", per_minute, "--burst", burst, "--per-day", "100000000"];
+    made(&run_on(data, url, &[&create[..], &limits].concat()))
+}
+
+/// A key that `key create` showed. It knows no server yet.
+fn made(shown: &Value) -> KernelHostKey {
+    let text = |name: &str| shown[name].as_str().unwrap().to_owned();
+    KernelHostKey { id: text("key"), secret: text("secret").into(), base_url: String::new(), http: Http::default() }
 }
 
 /// A server on a free port, silent.
@@ -57,9 +102,7 @@ pub fn key(data: &Path, reseller: &str) -> KernelHostKey {
 pub fn key_for(data: &Path, reseller: &str, scopes: &str) -> KernelHostKey {
     let create = ["key", "create", "--reseller", reseller, "--provider", "kernelhost", "--scopes", scopes];
     let limits = ["--per-minute", "1000000", "--burst", "1000000", "--per-day", "100000000"];
-    let made = run(data, &[&create[..], &limits].concat());
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
-    KernelHostKey { id: text("key"), secret: text("secret").into(), base_url: String::new(), http: Http::default() }
+    made(&run(data, &[&create[..], &limits].concat()))
 }
 
 /// A program of the Python environment that `tests/run` makes.

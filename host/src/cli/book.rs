@@ -28,7 +28,7 @@ impl Context {
         let config = self.paths.configuration(&self.environment)?;
         prepare_data(&directory).map_err(Failure::usage)?;
         let vault = Arc::new(Vault::open(&directory).map_err(Failure::usage)?);
-        let database_password = database_password(&config, &self.environment)?;
+        let database_password = database_password(&config.store.url, &config, &self.environment)?;
         let mut home = Home { directory, config, vault, database_password };
         // A book without its key is not new: it stays sealed until the operator puts the key back.
         if home.vault.is_sealed()
@@ -46,8 +46,12 @@ impl Context {
 }
 
 /// Read only where there is a database that may ask for it.
-fn database_password(config: &Config, environment: &Environment) -> Result<Option<SecretString>, Failure> {
-    match (&config.store.url, &config.store.password) {
+pub(super) fn database_password(
+    url: &StoreUrl,
+    config: &Config,
+    environment: &Environment,
+) -> Result<Option<SecretString>, Failure> {
+    match (url, &config.store.password) {
         (StoreUrl::Postgres(_), Some(password)) => password.read(environment).map(Some).map_err(Failure::usage),
         _ => Ok(None),
     }

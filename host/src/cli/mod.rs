@@ -1,6 +1,7 @@
 //! The command line: one file per command, one printer, one meaning per exit code.
 
 mod audit;
+mod backup;
 mod book;
 mod call;
 mod completions;
@@ -19,6 +20,7 @@ mod reseller;
 mod sandbox;
 mod serve;
 mod service;
+mod store;
 mod vault;
 mod webhook;
 mod wire;
@@ -102,6 +104,8 @@ enum Command {
     Webhook(webhook::Webhook),
     Mail(mail::Mail),
     Plugin(plugin::Plugin),
+    Backup(backup::Backup),
+    Store(store::Store),
     Doctor(doctor::Doctor),
     Config(config::Config),
     Wire(wire::Wire),
@@ -189,6 +193,8 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Plugin(command) => plugin::run(command, &context),
             Command::Audit(command) => audit::run(command, &context),
             Command::Vault(command) => vault::run(&command, &context),
+            Command::Backup(command) => backup::run(&command, &context),
+            Command::Store(command) => store::run(command, &context),
             Command::Doctor(command) => doctor::run(&command, &context),
             Command::Serve(command) => serve::run(&command, &context),
             Command::Reseller(command) => reseller::run(command, &context),

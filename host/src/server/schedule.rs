@@ -21,6 +21,7 @@ const SUMMARY: Duration = Duration::from_mins(1);
 const TICKS_IN_A_ROW: usize = 16;
 
 pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+    let holder: Arc<str> = request_id(&*state.clock).into();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut swept, mut summed) = (Instant::now(), Instant::now());
@@ -30,12 +31,12 @@ pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
             _ = stopped.changed() => break,
         }
         for provider in PROVIDERS {
-            work_off(&state, provider.server).await;
+            work_off(&state, &holder, provider.server).await;
         }
         errands::take_up(&state).await;
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();
-            sweep(&state).await;
+            sweep(&state, &holder).await;
             look_for_keys(&state).await;
         }
         if summed.elapsed() >= SUMMARY {
@@ -44,13 +45,22 @@ pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
         }
     }
     note_refused(&state).await;
+    if let Err(error) = state.store.transact(move |books| books.release_schedule(&holder)).await {
+        tracing::debug!(%error, "the next host has to wait for the end of the lease");
+    }
 }
 
-async fn work_off(state: &State, api: &'static dyn Api) {
+/// One host at a time: the others' turn comes when it is gone.
+async fn work_off(state: &State, holder: &Arc<str>, api: &'static dyn Api) {
     for _ in 0..TICKS_IN_A_ROW {
         let moment = state.clock.moment(state.options.rules.clone());
-        let now = moment.now;
-        match state.store.transact(move |books| api.tick(&moment, books)).await {
+        let (now, holder) = (moment.now, Arc::clone(holder));
+        let tick = state.store.transact(
+            move |books| {
+                if books.hold_schedule(&holder, now)? { api.tick(&moment, books) } else { Ok(None) }
+            },
+        );
+        match tick.await {
             Ok(Some(next)) if next <= now => {}
             Ok(_) => return,
             Err(error) => {
@@ -61,9 +71,9 @@ async fn work_off(state: &State, api: &'static dyn Api) {
     }
 }
 
-async fn sweep(state: &State) {
-    let now = state.clock.now();
-    match state.store.transact(move |books| books.sweep(now)).await {
+async fn sweep(state: &State, holder: &Arc<str>) {
+    let (now, holder) = (state.clock.now(), Arc::clone(holder));
+    match state.store.transact(move |books| if books.hold_schedule(&holder, now)? { books.sweep(now) } else { Ok(0) }).await {
         Ok(0) => {}
         Ok(swept) => tracing::debug!(swept, "expired records removed"),
         Err(error) => tracing::warn!(%error, "expired records stay until the next sweep"),

@@ -8,6 +8,7 @@ use super::sql::Sql;
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("migrations/0001_books.sql")),
     (2, include_str!("migrations/0002_outboxes.sql")),
+    (3, include_str!("migrations/0003_leases.sql")),
     (4, include_str!("migrations/0004_billing.sql")),
     (5, include_str!("migrations/0005_audit.sql")),
     (6, include_str!("migrations/0006_use.sql")),
@@ -35,4 +36,10 @@ pub(crate) fn run(engine: &mut dyn Sql) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// The tables that the migrations make, in their order.
+pub(crate) fn tables() -> Vec<&'static str> {
+    let lines = MIGRATIONS.iter().flat_map(|(_, text)| text.lines());
+    lines.filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next()).collect()
 }

@@ -65,6 +65,8 @@ pub(crate) enum Claim {
     Account(i64),
     /// An audit chain.
     Stream(i64),
+    /// What happens without a request.
+    Schedule,
 }
 
 impl dyn Sql + '_ {

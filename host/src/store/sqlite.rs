@@ -6,6 +6,7 @@
 //! Almost every job keeps all that it wrote, so a group is run without savepoints first. When a job fails, or undoes a part, the whole
 //! group is taken back and run again with a savepoint for each job and part: jobs may be run more than once.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use provisor_providers::books::Fault;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
@@ -293,6 +295,34 @@ pub(crate) fn alone<T>(connection: &Connection, work: impl FnOnce(&mut dyn Sql) 
         engine.batch("ROLLBACK")?;
     }
     result
+}
+
+/// Copies a book, in use or not, into a file that must not be there. The copy is of one moment, its pages are checked, and it is on
+/// disk when this returns.
+pub fn back_up(book: &Path, file: &Path) -> Result<(), Fault> {
+    let io = |error: std::io::Error| Fault(format!("{}: {error}", file.display()));
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(io)?;
+    let copied = copy_pages(book, file);
+    if copied.is_err() {
+        // A part of a book is none.
+        let _removed = std::fs::remove_file(file);
+    }
+    copied?;
+    made.sync_all().map_err(io)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
+fn copy_pages(book: &Path, file: &Path) -> Result<(), Fault> {
+    let source = open_reader(book)?;
+    let mut copy = Connection::open(file).map_err(|error| fault(&error))?;
+    // In one step: a writer that came between two would have it begin anew, and in WAL mode nobody waits for a reader.
+    let done = Backup::new(&source, &mut copy).and_then(|backup| backup.step(-1)).map_err(|error| fault(&error))?;
+    if done != StepResult::Done {
+        return Err(Fault("the book is locked by another process: try again".to_owned()));
+    }
+    let found: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| fault(&error))?;
+    if found == "ok" { Ok(()) } else { Err(Fault(format!("quick_check of the copy: {found}"))) }
 }
 
 /// Opens an existing book for reading.

@@ -67,9 +67,8 @@ enum State {
 impl<'a> Attempt<'a> {
     /// Takes the locks of what earlier tries used.
     pub(super) fn new(link: &'a mut Link, claims: &'a mut BTreeSet<Claim>, is_first: bool) -> Self {
-        let empty = BTreeSet::new;
-        let mut attempt =
-            Self { link, claims, locked: empty(), marked: BTreeSet::new(), state: State::Fresh, is_first, trouble: None };
+        let (locked, marked) = (BTreeSet::new(), BTreeSet::new());
+        let mut attempt = Self { link, claims, locked, marked, state: State::Fresh, is_first, trouble: None };
         if !is_first && !attempt.claims.is_empty() {
             attempt.open_locked();
         }
@@ -207,6 +206,7 @@ fn number(claim: Claim) -> i64 {
         Claim::Key(id) => (id, 1),
         Claim::Account(id) => (id, 2),
         Claim::Stream(id) => (id, 3),
+        Claim::Schedule => (1, 0),
     };
     LOCKS.wrapping_add(id.wrapping_mul(4)).wrapping_add(kind)
 }

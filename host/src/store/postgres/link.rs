@@ -81,25 +81,23 @@ pub(super) type Ran = Result<(), Trouble>;
 /// Moves bytes when it is polled.
 pub(super) type Connection = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
-struct Wire {
-    connection: Connection,
-    ended: bool,
-}
+/// Nothing once it has ended: what waits for an answer hears of it only when the connection is gone.
+struct Wire(Option<Connection>);
 
 impl Link {
     pub(super) fn new(client: Client, connection: Connection) -> Self {
         // Unconstrained: no task is there to give way to, and one that would be told to would wait for itself.
         let connection = Box::pin(tokio::task::unconstrained(connection));
-        Self { client: Some(client), wire: Wire { connection, ended: false }, statements: HashMap::new() }
+        Self { client: Some(client), wire: Wire(Some(connection)), statements: HashMap::new() }
     }
 
     /// Whether it is of no use any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.wire.ended
+        self.wire.0.is_none()
     }
 
     pub(super) fn close(&mut self) {
-        self.wire.ended = true;
+        self.wire.0 = None;
     }
 
     /// Runs statements without parameters.
@@ -147,12 +145,12 @@ impl Link {
         let Self { client: Some(client), wire, .. } = self else { return Err(lost("the connection is closed")) };
         let answer = wait(question(client), PATIENCE, |cx| wire.advance(cx));
         let Some(answer) = answer else {
-            wire.ended = true;
+            wire.0 = None;
             return Err(lost("the server does not answer"));
         };
         answer.map_err(|error| match Trouble::of(&error) {
             trouble @ Trouble::Lost(_) => trouble,
-            trouble if wire.ended => Trouble::Lost(trouble.into_fault()),
+            trouble if wire.0.is_none() => Trouble::Lost(trouble.into_fault()),
             trouble => trouble,
         })
     }
@@ -160,8 +158,8 @@ impl Link {
 
 impl Wire {
     fn advance(&mut self, cx: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = self.connection.as_mut().poll(cx).is_ready();
+        if self.0.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
+            self.0 = None;
         }
     }
 }
@@ -210,8 +208,6 @@ impl Drop for Link {
     fn drop(&mut self) {
         // With the client gone the connection has one thing left to say: good-bye. Whether it is heard does not matter.
         drop(self.client.take());
-        if !self.wire.ended {
-            let _said = self.wire.connection.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        }
+        self.wire.advance(&mut Context::from_waker(Waker::noop()));
     }
 }

@@ -67,9 +67,8 @@ impl Transaction<'_> {
     pub fn reseal(&mut self, from: (usize, i64), limit: u32) -> Result<Resealed, Fault> {
         let (index, after) = from;
         let Some(Column { table, name: column, key, row }) = SEALED.get(index) else { return Ok(Resealed::default()) };
-        let query = format!(
-            "SELECT {key}, {row}, {column} FROM {table} WHERE {key} > $1 AND {column} IS NOT NULL ORDER BY {key} LIMIT $2"
-        );
+        let query =
+            format!("SELECT {key}, {row}, {column} FROM {table} WHERE {key} > $1 AND {column} IS NOT NULL ORDER BY 1 LIMIT $2");
         let rows = self.sql.query(&query, &[after.into(), limit.into()])?;
         let mut done = Resealed { next: Some((index + 1, 0)), ..Resealed::default() };
         for row in &rows {

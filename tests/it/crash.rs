@@ -4,8 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -25,7 +25,7 @@ fn figures(number: impl Fn(&str) -> i64) -> Vec<i64> {
 
 /// Places so many orders on a served book.
 async fn order(host: &Daemon, key: &provisor_tests::resellers::KernelHostKey, names: std::ops::Range<usize>) {
-    let key = key.at(&host);
+    let key = key.at(host);
     for name in names {
         let answer =
             key.post("/v1/orders", &format!("order-{name}"), &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
@@ -48,7 +48,7 @@ async fn a_served_book_is_backed_up_whole() {
     let copies = tempfile::tempdir().unwrap();
     let file = copies.path().join("copy.db");
     let name = file.to_str().unwrap();
-    let (_, made) = tokio::join!(order(&host, &key, 10..60), async {
+    let ((), made) = tokio::join!(order(&host, &key, 10..60), async {
         tokio::task::block_in_place(|| run_on(book.directory(), &book.url(), &["backup", name]))
     });
     assert_eq!(made["bytes"].as_u64(), Some(file.metadata().unwrap().len()));

@@ -134,8 +134,8 @@ async fn when_the_host_that_schedules_is_killed_the_other_takes_over() {
     let (mut one, mut other) = (site.first(), site.second());
     // Twice, each time another one, so that the one that schedules is among them.
     for round in 0..2 {
-        let answer = one
-            .meet(&key)
+        let answer = key
+            .at(&one)
             .post("/v1/orders", &format!("before-{round}"), &json!({"product_id": 42, "billing_cycle": "monthly"}))
             .await;
         assert_eq!(answer.status, 201);

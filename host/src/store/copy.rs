@@ -65,7 +65,10 @@ fn snapshot<T>(source: &mut dyn Sql, work: impl FnOnce(&mut dyn Sql) -> Result<T
 fn chains_hold(target: &mut dyn Sql, vault: &Vault) -> Result<(), Fault> {
     match verify(&mut Transaction::new(target, vault))? {
         Verdict::Whole { .. } => Ok(()),
-        Verdict::Broken { stream, seq } => Err(Fault(format!("the audit log is broken at row {seq} of stream {stream}"))),
+        Verdict::Broken(bad) => Err(Fault(bad.first().map_or_else(
+            || "the audit log is broken".to_owned(),
+            |row| format!("the audit log is broken at row {} of stream {}", row.seq, row.stream),
+        ))),
     }
 }
 

@@ -58,9 +58,8 @@ async fn every_acknowledged_order_was_on_the_disk_first() {
 /// A sync of the write-ahead log that has ended: of one that another thread interrupts in the trace, the line that resumes it has no
 /// file's name.
 fn is_sync(line: &str) -> bool {
-    // SQLite as it is built here asks for fsync, which does what fdatasync does and more.
-    let is_whole = line.contains("sync(") && line.contains("provisor.db-wal>)") && line.trim_end().ends_with("= 0");
-    let is_resumed = line.contains("sync resumed>") && line.trim_end().ends_with("= 0");
+    let is_whole = line.contains("fdatasync(") && line.contains("provisor.db-wal>)") && line.trim_end().ends_with("= 0");
+    let is_resumed = line.contains("fdatasync resumed>") && line.trim_end().ends_with("= 0");
     is_whole || is_resumed
 }
 

@@ -146,3 +146,25 @@ async fn leap_days_and_the_end_of_32_bit_time_are_days_like_others() {
         assert!(matches!(day.house.store.read(provisor::audit::verify).unwrap(), provisor::audit::Verdict::Whole { .. }), "{at}");
     }
 }
+
+#[tokio::test]
+async fn who_guesses_key_ids_is_kept_off_the_store_and_who_has_keys_is_not() {
+    let mut house = House::start().await;
+    let account = house.reseller("0.00").await;
+    let mut keys = Vec::new();
+    for _ in 0..80 {
+        keys.push(house.kernelhost_key(account, KeyTraits::default()).await);
+    }
+    house.restart().await;
+    for key in &mut keys {
+        key.base_url = house.base_url("kernelhost");
+        assert_eq!(key.get("/v1/me").await.status, 200, "one of many behind one address");
+    }
+    let mut answers = Vec::new();
+    for guess in 0..80 {
+        let stranger =
+            KernelHostKey { id: format!("kh_live_{guess:0>32}ZZ").replace("kh_live_00", "kh_live_"), ..keys[0].clone() };
+        answers.push(stranger.get("/v1/me").await.status);
+    }
+    assert_eq!((answers[0], answers[79]), (401, 503), "{answers:?}");
+}

@@ -20,8 +20,9 @@ const CLIENTS: usize = 8;
 const CREDIT: Minor = Minor(1_000_000_000);
 const PRICE: Minor = Minor(990);
 const ORDER: &[u8] = br#"{"product_id":42,"billing_cycle":"monthly"}"#;
-/// A server lives at most so long after it began to listen, in a round.
+/// A server lives at most so long after it began to listen, in a round: a charge takes longer than an order.
 const LIFE_MS: u64 = 30;
+const CHARGING_LIFE_MS: u64 = 200;
 /// So many orders are sent once; the next one twice at the same time, under one idempotency key.
 const ALONE: usize = 3;
 /// How long the last server may take to work off what the killed ones left.
@@ -88,10 +89,10 @@ async fn order(key: &KernelHostKey, idempotency_key: &str) -> Option<(Bytes, boo
 }
 
 /// A moment within the life of a server; early ones come as often as late ones.
-fn random_moment() -> Duration {
+fn random_moment(life_ms: u64) -> Duration {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).unwrap();
-    Duration::from_micros(u64::from_le_bytes(bytes) % (LIFE_MS * 1000))
+    Duration::from_micros(u64::from_le_bytes(bytes) % (life_ms * 1000))
 }
 
 /// How often a server is killed: a database server's host takes longer to be ready.
@@ -116,7 +117,7 @@ async fn orders_survive_kill_9_exactly_once() {
             tokio::spawn(client.order_on())
         });
         let running: Vec<_> = running.collect();
-        tokio::time::sleep(random_moment()).await;
+        tokio::time::sleep(random_moment(LIFE_MS)).await;
         server.kill();
         clients = Vec::new();
         for client in running {
@@ -222,7 +223,7 @@ async fn charges_survive_kill_9_and_no_card_pays_twice() {
                 })
             })
             .collect();
-        tokio::time::sleep(random_moment()).await;
+        tokio::time::sleep(random_moment(CHARGING_LIFE_MS)).await;
         server.kill();
         clients = Vec::new();
         for client in running {

@@ -99,7 +99,7 @@ async fn a_secret_in_the_wrong_place_stays_a_secret() {
     assert_eq!(key.get(&format!("{path}/credentials")).await.json()["password"], password);
     server.kill();
     let log = std::fs::read(&log).unwrap();
-    assert!(log.len() > 10_000, "the log says little: {}", log.len());
+    assert!(log.len() > 5_000, "the log says little: {}", log.len());
     assert_silent("the log", &log);
     let text = String::from_utf8_lossy(&log);
     assert!(!text.contains(key.secret.expose_secret()), "the key's secret is in the log");

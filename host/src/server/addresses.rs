@@ -74,6 +74,14 @@ impl Addresses {
         Err(whole_seconds((1.0 - bucket.tokens) * 60.0 / capacity))
     }
 
+    /// Puts a token back that was taken for nothing.
+    pub(super) fn give_back(&self, peer: IpAddr) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(&name(peer)) {
+            bucket.tokens = (bucket.tokens + 1.0).min(f64::from(self.per_minute));
+        }
+    }
+
     /// Who was refused how often since the last time this was asked.
     pub(super) fn refused(&self) -> Vec<(IpAddr, u64)> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

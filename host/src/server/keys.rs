@@ -65,6 +65,10 @@ impl Keys for RequestKeys<'_> {
             return cached.map(Some).ok_or_else(Self::too_many);
         }
         let key = self.store.read(|books| books.find_key(provider, public_id))?;
+        if cached.is_none() && key.is_some() {
+            // Nobody guesses who names a key that exists: many may share an address, and a server that just started knows none.
+            self.cache.look_ups.give_back(self.peer);
+        }
         self.cache.by_id.put(name, key.clone());
         Ok(key)
     }

@@ -44,11 +44,6 @@ pub(super) trait Subject: Sync {
     /// The operations that need no network.
     fn offline(&self) -> &'static [&'static str];
 
-    /// The operations that the provider offers and our answering end does not.
-    fn unserved(&self) -> &'static [&'static str] {
-        &[]
-    }
-
     /// What an order leaves behind that was not paid.
     fn unpaid(&self) -> Effect;
 
@@ -130,10 +125,6 @@ impl Subject for KernelHost {
 
     fn offline(&self) -> &'static [&'static str] {
         &["receive"]
-    }
-
-    fn unserved(&self) -> &'static [&'static str] {
-        &["invoices", "invoice-pdf"]
     }
 
     fn unpaid(&self) -> Effect {

@@ -26,6 +26,11 @@ pub trait Server: Sync {
     /// Whether the body is worth reading: false when the head alone decides the answer. `head.body` is empty.
     fn wants_body(&self, head: &Request) -> bool;
 
+    /// Whether admission may take long, since it derives a key: then it must not hold up other requests.
+    fn admits_slowly(&self, _request: &Request) -> bool {
+        false
+    }
+
     /// The checks that need no transaction: form, signature, source address. Slow work (key derivation) belongs here.
     fn admit(&self, visit: Arc<Visit>, keys: &dyn Keys) -> Result<Admission, Fault>;
 

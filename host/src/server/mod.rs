@@ -51,7 +51,7 @@ const GRACE: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 10_000;
 /// Heads larger than this are refused by the parser.
 const HEAD_BYTES: usize = 16 * 1024;
-/// Admissions with a body at a time: they may derive a key, which takes a core and 19 MiB.
+/// Slow admissions at a time: each derives a key, which takes a core and 19 MiB.
 const ADMISSIONS: usize = 8;
 
 /// Errands at a time, over all providers.

@@ -74,9 +74,9 @@ async fn work_off(state: &State, mut work: Work) -> Result<Option<(Response, Dur
     Err(TurnedAway::Internal)
 }
 
-/// Requests with a body may derive a key, which would hold up every other request of this thread.
+/// What may derive a key would hold up every other request of this thread.
 async fn admit(state: &Arc<State>, api: &'static dyn Api, visit: Arc<Visit>, distrust: bool) -> Result<Admission, TurnedAway> {
-    let has_body = !visit.request.body.is_empty();
+    let is_slow = api.admits_slowly(&visit.request);
     let admit = {
         let state = Arc::clone(state);
         move || {
@@ -84,7 +84,7 @@ async fn admit(state: &Arc<State>, api: &'static dyn Api, visit: Arc<Visit>, dis
             api.admit(visit, &keys)
         }
     };
-    let admission = if has_body {
+    let admission = if is_slow {
         let _slot = state.admissions.acquire().await.map_err(|_| TurnedAway::Internal)?;
         // A panic in there is a defect of ours; the panic hook has logged it.
         tokio::task::spawn_blocking(admit).await.map_err(|_| TurnedAway::Internal)?

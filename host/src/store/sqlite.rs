@@ -65,6 +65,8 @@ impl Drop for Writer {
 
 fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) {
     while let Ok(first) = jobs.recv() {
+        // Whoever else is about to hand in a job does so first, where there are fewer cores than that takes: one commit for all.
+        std::thread::yield_now();
         let mut group = Vec::new();
         let result = match commit_in_hope(connection, first, jobs, &mut group) {
             Ok(true) => Ok(()),

@@ -29,6 +29,10 @@ impl crate::server::Server for Server {
         guard::wants_body(head)
     }
 
+    fn admits_slowly(&self, request: &Request) -> bool {
+        !request.body.is_empty()
+    }
+
     fn admit(&self, visit: Arc<Visit>, keys: &dyn Keys) -> Result<Admission, Fault> {
         guard::admit(visit, keys, act)
     }

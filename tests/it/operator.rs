@@ -6,13 +6,14 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use provisor_tests::daemon::{Daemon, binary};
+use provisor_tests::binary;
+use provisor_tests::daemon::{self, Daemon};
 use provisor_tests::http::Http;
 use provisor_tests::resellers::KernelHostKey;
 use serde_json::{Value, json};
 
 fn provisor(data: &Path, arguments: &[&str], input: &str) -> Output {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(daemon::binary());
     command.env_clear().args(["--json", "--data"]).arg(data).args(arguments);
     let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -38,7 +39,8 @@ async fn an_operator_sees_and_steers_the_money_of_a_running_server() {
     let data = directory.path();
     told(data, &["reseller", "create", "--name", "Example Ltd", "--email", "a@example.com"], "");
     let made = told(data, &["key", "create", "--reseller", "1", "--provider", "kernelhost", "--scopes", "all"], "").remove(0);
-    let mut command = Daemon::serve(data);
+    let mut command = binary::provisor(data);
+    command.args(binary::SERVE);
     command.env("PROVISOR_SERVER__FULFILMENT__MODE", "manual");
     let daemon = Daemon::start(command);
     let mount = provisor_providers::find("kernelhost").unwrap().server.mount();

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -22,14 +22,6 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// `provisor serve` on a data directory and a free port of loopback, without limits per address.
-    pub fn serve(data: &Path) -> Command {
-        let mut command = Command::new(binary());
-        command.env_clear().env("PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE", "0");
-        command.args(["--json", "--data"]).arg(data).args(["serve", "--server", "127.0.0.1:0"]);
-        command
-    }
-
     /// Starts a process that prints `{"server":"address:port"}` once it listens.
     pub fn start(mut command: Command) -> Self {
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();

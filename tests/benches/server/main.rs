@@ -21,6 +21,7 @@ use provisor::store::{NewKey, Store};
 use provisor::vault::Vault;
 use provisor_providers::books::{AccountId, Entry};
 use provisor_providers::money::Minor;
+use provisor_tests::binary::{SERVE, provisor, serve};
 use provisor_tests::daemon::Daemon;
 use provisor_tests::http::{Answer, Http};
 use provisor_tests::resellers::{ALL_SCOPES, GENEROUS, KernelHostKey, unique};
@@ -73,9 +74,9 @@ async fn measure() {
     let mut callers = prepare(home.path()).await;
     provide_services(home.path(), &mut callers).await;
     // Making services of paid orders is not what is measured, nor what the peer does.
-    let mut serve = Daemon::serve(home.path());
-    serve.env("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "3600000");
-    let ours = Daemon::start(on_first_core(&serve));
+    let mut command = provisor(home.path());
+    command.args(SERVE).env("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "3600000");
+    let ours = Daemon::start(on_first_core(&command));
     for caller in &mut callers {
         caller.key.base_url = format!("http://{}{MOUNT}", ours.address());
     }
@@ -136,7 +137,7 @@ async fn prepare(home: &Path) -> Vec<Caller> {
 
 /// Lets a server make a service for each.
 async fn provide_services(home: &Path, callers: &mut [Caller]) {
-    let server = Daemon::start(Daemon::serve(home));
+    let server = serve(home);
     for caller in callers {
         caller.key.base_url = format!("http://{}{MOUNT}", server.address());
         caller.service = first_service(&caller.key).await;

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod egress;
+pub mod operations;
 pub mod paper;
 pub mod plugin;
 pub mod resolve;

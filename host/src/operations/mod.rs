@@ -34,7 +34,6 @@ pub use self::reconcile::FreshError;
 use self::record::{Asked, Recorded};
 use self::runner::UnderWay;
 use crate::clock::Clock;
-use crate::plugin::Caller;
 use crate::plugin::contract::{Event, Problem, ProblemKind, Property};
 use crate::store::{Managed, Operation, OperationAttempt, OperationState, Panel, Store, StoreError};
 use crate::telemetry::request_id;

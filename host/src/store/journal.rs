@@ -195,6 +195,12 @@ impl Transaction<'_> {
         Ok(Operation { id, ..new.clone() })
     }
 
+    /// Any panel's operation, and the key of its service.
+    pub fn operation_of(&mut self, ulid: &str) -> Result<Option<(Operation, String)>, Fault> {
+        let filter = OperationFilter { limit: 1, ..OperationFilter::default() };
+        Ok(self.list_operations(&filter, Some(ulid))?.into_iter().next())
+    }
+
     /// A panel's operation, or any.
     pub(crate) fn operation(&mut self, panel: Option<i64>, ulid: &str) -> Result<Option<Operation>, Fault> {
         let filter = OperationFilter { panel, limit: 1, ..OperationFilter::default() };

@@ -204,9 +204,10 @@ async fn a_due_date_is_renewed_once() {
         assert_eq!(first["operation"]["id"], again["operation"]["id"]);
         assert_eq!(desk.charges(), charges + 1, "{shop:?}");
         if shop == KERNELHOST {
+            // A panel knows the day alone.
             let next = text(&desk.service(&key).await, "due_at").to_owned();
             assert!(next > due);
-            desk.done(&key, "renew", &json!({"due_at": next})).await;
+            desk.done(&key, "renew", &json!({"due_at": next[..10]})).await;
             assert_eq!(desk.charges(), charges + 2);
         }
     }

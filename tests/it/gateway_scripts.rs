@@ -31,6 +31,8 @@ enum Step {
     Break { fault: Fault, times: usize },
     /// The gateway is killed in the middle of whatever it does, and started again.
     Kill { after_ms: u64 },
+    /// The panel asks, the provider makes the change, and the gateway is killed before it hears of it.
+    Orphan { service: usize, call: Call },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,24 @@ impl Call {
     }
 }
 
+/// How long the provider has to make a change whose answer is held back.
+const HELD_MS: u64 = 350;
+
+impl Call {
+    /// Where a provider is asked for it.
+    fn path(self, shop: Shop) -> &'static str {
+        match (shop.provider, self) {
+            ("gp", Self::Create) => "/autoregister/",
+            ("gp", Self::Suspend) => "/suspended/",
+            ("gp", Self::Unsuspend) => "/active/",
+            ("gp", Self::Renew) => "/renew/",
+            ("gp", Self::Terminate) => "/delete/",
+            (_, Self::Create) => "POST /cp/kh_reseller_api/v1/orders",
+            _ => "/actions",
+        }
+    }
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let call = prop_oneof![
         4 => Just(Call::Create), 2 => Just(Call::Suspend), 2 => Just(Call::Unsuspend), 2 => Just(Call::Renew),
@@ -72,9 +92,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (reaches || !needs).then_some(Fault { reaches, answer })
     });
     let step = prop_oneof![
-        6 => (0..SERVICES, call, 0_u8..2).prop_map(|(service, call, wait)| Step::Call { service, call, wait }),
+        6 => (0..SERVICES, call.clone(), 0_u8..2).prop_map(|(service, call, wait)| Step::Call { service, call, wait }),
         3 => (fault, 1_usize..4).prop_map(|(fault, times)| Step::Break { fault, times }),
-        2 => (0_u64..80).prop_map(|after_ms| Step::Kill { after_ms }),
+        1 => (0_u64..80).prop_map(|after_ms| Step::Kill { after_ms }),
+        1 => (0..SERVICES, call).prop_map(|(service, call)| Step::Orphan { service, call }),
     ];
     prop::collection::vec(step, 1..STEPS)
 }
@@ -112,6 +133,12 @@ impl Play<'_> {
         // Without an answer the panel does not know, so it will ask for the same again at the end.
         let (status, told) = answer.map_or((0, Value::Null), |answer| (answer.status, answer.json()));
         self.note(service, call, status, &told);
+    }
+
+    async fn kill_after(&mut self, milliseconds: u64) {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        self.desk.kill();
+        self.desk.start();
     }
 
     /// The due date that the panel knows of. A provider that shows none is paid for one of its own.
@@ -183,10 +210,14 @@ async fn play(desk: &mut Desk, shop: Shop, round: usize, steps: Vec<Step>) {
         match step {
             Step::Call { service, call, wait } => play.ask(service, call, wait).await,
             Step::Break { fault, times } => play.desk.upstream.inject(" /", fault, times),
-            Step::Kill { after_ms } => {
-                tokio::time::sleep(Duration::from_millis(after_ms)).await;
-                play.desk.kill();
-                play.desk.start();
+            Step::Kill { after_ms } => play.kill_after(after_ms).await,
+            Step::Orphan { service, call } => {
+                let held = Fault { reaches: true, answer: Answer::Late(Duration::from_secs(3)) };
+                play.desk.upstream.inject(call.path(shop), held, 1);
+                play.ask(service, call, 0).await;
+                play.kill_after(HELD_MS).await;
+                // What was not asked for after all is not held when it is.
+                play.desk.upstream.heal();
             }
         }
     }
@@ -231,7 +262,7 @@ fn run(engine: Engine, shop: Shop, scripts: u32) {
     let journal = "first_pause_ms = 10\nquiet_ms = 50\nretry_for_s = 20\n";
     let desk = std::cell::RefCell::new(runtime.block_on(Desk::with(engine, journal)));
     let round = std::cell::Cell::new(0);
-    let config = Config { cases: scripts, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: scripts, max_shrink_iters: 30, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&steps(), |steps| {
             round.set(round.get() + 1);

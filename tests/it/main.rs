@@ -18,6 +18,7 @@ mod gateway_on_postgres;
 mod gateway_scripts;
 #[path = "gateway_scripts.rs"]
 mod gateway_scripts_on_postgres;
+mod gateway_surface;
 mod gp_books;
 #[path = "gp_books.rs"]
 mod gp_books_on_postgres;

@@ -1,5 +1,6 @@
 //! `provisor serve`: runs the host until it is told to stop.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -138,8 +140,9 @@ impl Asking {
         let listener = listener.map_err(Failure::unreachable)?;
         let clock = Arc::new(System);
         let journal = operations::start(store.clone(), clock.clone(), profiles, journal_options(&home.config));
-        let options = gateway::Options { operations: journal.operations().clone(), store, clock };
-        let gateway = gateway::start(listener, options);
+        let callbacks = callbacks(&home.config, &context.environment)?;
+        let options = gateway::Options { operations: journal.operations().clone(), store, clock, callbacks };
+        let gateway = gateway::start(listener, options).map_err(Failure::usage)?;
         Ok(Self { gateway, journal, engine, plugin: plugin.map(Path::to_owned) })
     }
 
@@ -156,6 +159,25 @@ impl Asking {
         self.gateway.stop().await;
         self.journal.stop().await;
     }
+}
+
+/// How panels are told, their secrets read.
+fn callbacks(config: &Config, environment: &Environment) -> Result<BTreeMap<String, gateway::Callback>, Failure> {
+    let read = |(name, callback): (&String, &config::Callback)| {
+        let identifier = callback.identifier.as_ref().map(|value| value.read(environment)).transpose();
+        let told = gateway::Callback {
+            kind: match callback.kind {
+                config::CallbackKind::Signed => gateway::CallbackKind::Signed,
+                config::CallbackKind::Whmcs => gateway::CallbackKind::Whmcs,
+                config::CallbackKind::FossBilling => gateway::CallbackKind::FossBilling,
+            },
+            url: callback.url.as_str().to_owned(),
+            identifier: identifier.map_err(Failure::usage)?.map(|value| value.expose_secret().to_owned()).unwrap_or_default(),
+            secret: callback.secret.read(environment).map_err(Failure::usage)?,
+        };
+        Ok((name.clone(), told))
+    };
+    config.callbacks.iter().map(read).collect()
 }
 
 fn journal_options(config: &Config) -> operations::Options {

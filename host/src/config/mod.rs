@@ -25,7 +25,7 @@ use url::Url;
 pub use data::{DataError, data_directory, prepare_data};
 pub use environment::Environment;
 pub use error::Error;
-pub use outgoing::{AllowTargets, Mail, Sender, Smtp, SmtpTls, Webhooks};
+pub use outgoing::{AllowTargets, Callback, CallbackKind, Mail, Sender, Smtp, SmtpTls, Webhooks};
 pub use secret::{SecretError, SecretRef, Value};
 pub use store::{PostgresHost, PostgresUrl, StoreUrl};
 
@@ -59,6 +59,8 @@ pub struct Config {
     pub store: Store,
     pub plugin: Plugin,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub callbacks: BTreeMap<String, Callback>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub profiles: BTreeMap<String, Profile>,
 }
 
@@ -74,7 +76,8 @@ impl Config {
         let mut config = Self::parse(&text, file, environment)?;
         let folder = std::path::absolute(file).map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
         let profiles = config.profiles.values_mut().flat_map(Profile::references_mut);
-        for reference in profiles.chain(config.store.password.as_mut()).chain(config.mail.reference_mut()) {
+        let callbacks = config.callbacks.values_mut().flat_map(Callback::references_mut);
+        for reference in profiles.chain(callbacks).chain(config.store.password.as_mut()).chain(config.mail.reference_mut()) {
             reference.anchor(&folder);
         }
         Ok(config)

@@ -7,8 +7,9 @@ use lettre::message::Mailbox;
 use provisor_providers::target::{AllowedTarget, TargetRules};
 use serde::{Deserialize, Serialize};
 
+use super::BaseUrl;
 use super::error::Refusal;
-use super::secret::SecretRef;
+use super::secret::{SecretRef, Value};
 
 /// Where the server may send webhooks.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -29,6 +30,36 @@ impl Webhooks {
     /// As the provider's servers and the courier go by them.
     pub(super) fn rules(&self) -> TargetRules {
         TargetRules { allowed: self.allow_targets.0.clone(), ports: self.ports.clone() }
+    }
+}
+
+/// How a panel is told that a change has ended.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Callback {
+    pub kind: CallbackKind,
+    pub url: BaseUrl,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identifier: Option<Value>,
+    pub secret: SecretRef,
+}
+
+/// Whose words a call-back uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallbackKind {
+    /// A signed POST of JSON.
+    Signed,
+    /// WHMCS's API.
+    Whmcs,
+    /// FOSSBilling's admin API.
+    FossBilling,
+}
+
+impl Callback {
+    pub(super) fn references_mut(&mut self) -> impl Iterator<Item = &mut SecretRef> {
+        std::iter::once(&mut self.secret).chain(self.identifier.as_mut().and_then(Value::reference_mut))
     }
 }
 

@@ -290,8 +290,10 @@ pub(super) enum Resolved {
 /// The panel's name of a service.
 pub(super) fn service_key(text: &str) -> Result<String, Refusal> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    if (1..=KEY_MAX).contains(&text.len()) && text.bytes().all(is_plain) {
-        return Ok(text.to_owned());
+    // Of what a key may contain, the colon is what some clients encode in a path.
+    let key = text.replace("%3A", ":").replace("%3a", ":");
+    if (1..=KEY_MAX).contains(&key.len()) && key.bytes().all(is_plain) {
+        return Ok(key);
     }
     Err(Refusal::malformed("a service's key is 1 to 128 of A-Z a-z 0-9 . _ : -").field("key"))
 }
@@ -357,7 +359,8 @@ mod tests {
     #[test]
     fn keys_and_waits() {
         assert!(service_key("service-1234").is_ok() && service_key(&"a".repeat(128)).is_ok());
-        for bad in ["", "a/b", "a b", "ä", &"a".repeat(129)] {
+        assert_eq!(service_key("a%3Ab%3a").unwrap_or_default(), "a:b:");
+        for bad in ["", "a/b", "a b", "ä", "a%2Fb", &"a".repeat(129)] {
             assert!(service_key(bad).is_err(), "{bad}");
         }
         let prefer = |text: &str| {

@@ -5,12 +5,13 @@
 
 mod answer;
 mod body;
+mod callbacks;
 mod changes;
 mod questions;
 mod routes;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -18,8 +19,11 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use self::callbacks::Callbacks;
+pub use self::callbacks::{Callback, CallbackKind};
 use crate::addresses::Addresses;
 use crate::clock::Clock;
+use crate::egress::PolicyError;
 use crate::listen::{Address, Listener};
 use crate::operations::Operations;
 use crate::store::Store;
@@ -40,6 +44,8 @@ pub struct Options {
     pub store: Store,
     /// Time and request ids.
     pub clock: Arc<dyn Clock>,
+    /// How panels are told of what has ended, by their names.
+    pub callbacks: BTreeMap<String, Callback>,
 }
 
 pub(crate) struct State {
@@ -64,7 +70,7 @@ struct Catalog {
 pub struct Running {
     address: Address,
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Running {
@@ -77,15 +83,18 @@ impl Running {
     pub async fn stop(self) {
         // Nobody listens any more if the task has ended already.
         let _heard = self.stop.send(true);
-        let _ended = self.task.await;
+        for task in self.tasks {
+            let _ended = task.await;
+        }
     }
 }
 
-/// Serves the gateway on a listener.
-pub fn start(listener: Listener, options: Options) -> Running {
+/// Serves the gateway on a listener. Fails for a call-back whose address is none.
+pub fn start(listener: Listener, options: Options) -> Result<Running, PolicyError> {
     let address = listener.address().clone();
     let (stop, stopped) = watch::channel(false);
-    let Options { operations, store, clock } = options;
+    let Options { operations, store, clock, callbacks } = options;
+    let callbacks = Callbacks::new(callbacks)?;
     let state = Arc::new(State {
         operations,
         store,
@@ -95,9 +104,10 @@ pub fn start(listener: Listener, options: Options) -> Running {
         catalogs: Mutex::default(),
         stopped: stopped.clone(),
     });
+    let telling = tokio::spawn(callbacks::run(Arc::clone(&state), callbacks, stopped.clone()));
     let service = move |request, peer| {
         let state = Arc::clone(&state);
         async move { routes::answer(&state, request, peer).await }
     };
-    Running { address, stop, task: tokio::spawn(listener.serve(service, stopped)) }
+    Ok(Running { address, stop, tasks: [tokio::spawn(listener.serve(service, stopped)), telling] })
 }

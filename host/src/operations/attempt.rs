@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use provisor_providers::books::Fault;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::change::Change;
+use super::change::{Change, due_moment};
 use super::follow::{Case, Heard, Verdict};
 use super::problems::{later, problem, state_word};
 use super::profiles::{capability, is_idempotent};
@@ -210,7 +210,8 @@ async fn send(caller: &Caller, deadline_ms: u32, work: &Work) -> Result<Outcome,
     let settings = |options: &std::collections::BTreeMap<String, String>| {
         options.iter().map(|(name, value)| Setting { name: name.clone(), value: value.clone() }).collect()
     };
-    let service = reference(service);
+    let due_moment = |due_at: &str| due_moment(due_at, service.due_at.as_deref());
+    let at = reference(service);
     match change {
         Change::Create { plan, term, domain, email, note, options } => {
             let order = Order {
@@ -224,13 +225,13 @@ async fn send(caller: &Caller, deadline_ms: u32, work: &Work) -> Result<Outcome,
             };
             caller.create(call, order).await
         }
-        Change::Suspend { reason } => caller.suspend(call, service, reason.clone()).await,
-        Change::Unsuspend => caller.unsuspend(call, service).await,
-        Change::Terminate => caller.terminate(call, service).await,
-        Change::Renew { due_at } => caller.renew(call, service, due_at.clone()).await,
-        Change::ResetPassword => caller.reset_password(call, service, password()).await,
-        Change::ChangePackage { plan, options } => caller.change_package(call, service, plan.clone(), settings(options)).await,
-        Change::Power { action } => caller.power(call, service, (*action).into()).await,
+        Change::Suspend { reason } => caller.suspend(call, at, reason.clone()).await,
+        Change::Unsuspend => caller.unsuspend(call, at).await,
+        Change::Terminate => caller.terminate(call, at).await,
+        Change::Renew { due_at } => caller.renew(call, at, due_moment(due_at)).await,
+        Change::ResetPassword => caller.reset_password(call, at, password()).await,
+        Change::ChangePackage { plan, options } => caller.change_package(call, at, plan.clone(), settings(options)).await,
+        Change::Power { action } => caller.power(call, at, (*action).into()).await,
         Change::Adopt { .. } => Err(problem(ProblemKind::Internal, "an adoption sends nothing")),
     }
 }

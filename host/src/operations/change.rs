@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -190,16 +191,32 @@ fn filled(text: Option<String>) -> Option<String> {
     text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Panels know a day, providers a moment: a day stands for its first second in UTC.
+/// A day, as panels know due dates, stays one; a moment is written in UTC.
 fn due_date(text: &str) -> Result<String, Problem> {
     let text = text.trim();
-    let day = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == 10);
-    let at = match day {
-        Some(day) => day.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp()).ok(),
-        None => text.parse::<jiff::Timestamp>().ok(),
+    let written = match day(text) {
+        Some(_) => Some(text.to_owned()),
+        None => text.parse::<Timestamp>().ok().map(|at| at.to_string()),
     };
-    let at = at.ok_or_else(|| invalid("due_at", "a date such as 2027-01-15, or a time such as 2027-01-15T08:00:00Z"))?;
-    Ok(at.to_string())
+    written.ok_or_else(|| invalid("due_at", "a date such as 2027-01-15, or a time such as 2027-01-15T08:00:00Z"))
+}
+
+fn day(text: &str) -> Option<Timestamp> {
+    let day = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == 10)?;
+    day.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp()).ok()
+}
+
+/// A day lasts, somewhere on earth, from so long before it begins in UTC until so long after.
+const DAY_BEGINS: SignedDuration = SignedDuration::from_hours(14);
+const DAY_ENDS: SignedDuration = SignedDuration::from_hours(24 + 12);
+
+/// The moment that a due date stands for. Panels know the day, providers the moment: where the provider's falls on the panel's day,
+/// whatever the time zone, that one is meant. Otherwise it is the first second in UTC.
+pub(super) fn due_moment(due_at: &str, providers: Option<&str>) -> String {
+    let Some(begins) = day(due_at) else { return due_at.to_owned() };
+    let is_meant = |at: &Timestamp| *at >= begins - DAY_BEGINS && *at < begins + DAY_ENDS;
+    let meant = providers.and_then(|text| text.parse().ok()).filter(is_meant);
+    meant.unwrap_or(begins).to_string()
 }
 
 fn invalid(field: &str, message: &str) -> Problem {
@@ -233,14 +250,31 @@ mod tests {
     }
 
     #[test]
-    fn a_day_and_its_first_second_are_one_due_date() {
+    fn a_due_date_has_one_spelling() {
         let renew =
             |due_at: &str| Change::Renew { due_at: due_at.to_owned() }.normal(None).map(|(change, _)| change.sameness(1, None));
-        assert_eq!(renew("2027-01-15").unwrap(), renew("2027-01-15T01:00:00+01:00").unwrap());
+        assert_eq!(renew("2027-01-15T00:00:00Z").unwrap(), renew("2027-01-15T01:00:00+01:00").unwrap());
+        assert_eq!(renew("2027-01-15").unwrap(), renew(" 2027-01-15 ").unwrap());
         assert_ne!(renew("2027-01-15").unwrap(), renew("2027-01-16").unwrap());
-        for bad in ["", "soon", "2027-02-30", "15.01.2027", "0000-00-00"] {
+        for bad in ["", "soon", "2027-02-30", "15.01.2027", "0000-00-00", "2027-01-15T08:00"] {
             assert_eq!(renew(bad).unwrap_err().field.as_deref(), Some("due_at"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_day_stands_for_the_provider_s_moment_on_it() {
+        let known = Some("2027-01-15T08:30:00Z");
+        for (due_at, moment) in [
+            ("2027-01-15", "2027-01-15T08:30:00Z"),
+            ("2027-01-16", "2027-01-16T00:00:00Z"),
+            ("2027-01-14", "2027-01-15T08:30:00Z"),
+            ("2027-01-13", "2027-01-13T00:00:00Z"),
+            ("2027-01-15T00:00:00Z", "2027-01-15T00:00:00Z"),
+        ] {
+            assert_eq!(due_moment(due_at, known), moment, "{due_at}");
+        }
+        assert_eq!(due_moment("2027-01-15", None), "2027-01-15T00:00:00Z");
+        assert_eq!(due_moment("2027-01-15", Some("soon")), "2027-01-15T00:00:00Z");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::change::{Change, Power};
+use super::change::{Change, Power, due_moment};
 use super::problems::{problem, state_word};
 use crate::plugin::contract::{Effect, Outcome, Problem, ProblemKind, Retry, Service, State};
 use crate::store::{Managed, Operation, OperationState};
@@ -151,8 +151,9 @@ impl Case<'_> {
             Change::Unsuspend => service.state == State::Active,
             Change::Terminate => false,
             Change::Renew { due_at } => {
+                let renewed = due_moment(due_at, self.service.due_at.as_deref());
                 let time = |text: &str| text.parse::<Timestamp>().ok();
-                service.due_at.as_deref().and_then(time).zip(time(due_at)).is_some_and(|(now, before)| now > before)
+                service.due_at.as_deref().and_then(time).zip(time(&renewed)).is_some_and(|(now, before)| now > before)
             }
             Change::Power { action: Power::Start } => property("power").map_or(is_settled, |power| power.value == "running"),
             Change::Power { action: Power::Stop } => property("power").map_or(is_settled, |power| power.value == "stopped"),

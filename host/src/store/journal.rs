@@ -139,6 +139,17 @@ pub struct OperationFilter {
     pub limit: u32,
 }
 
+/// An operation that has ended, and the panel that is to be told.
+#[derive(Debug)]
+pub(crate) struct Untold {
+    pub(crate) operation: Operation,
+    pub(crate) service: super::Managed,
+    /// The panel's name.
+    pub(crate) panel: String,
+    /// Earlier attempts at telling it.
+    pub(crate) attempts: u32,
+}
+
 /// Who takes operations that are due.
 #[derive(Debug, Clone)]
 pub(crate) struct Taker {
@@ -266,7 +277,8 @@ impl Transaction<'_> {
         let saved = self.sql.execute(
             "UPDATE operations SET state = $1, attempts = $2, doubts = $3, is_accepted = $4, notes = $5, next_at = $6, sent_at = $7,
                accepted_at = $8, problem = $9, ended_at = $10, held_until = CASE WHEN $1 = 'running' THEN held_until END,
-               sealed_password = CASE WHEN CAST($10 AS BIGINT) IS NULL THEN sealed_password END
+               sealed_password = CASE WHEN CAST($10 AS BIGINT) IS NULL THEN sealed_password END,
+               tell_at = CASE WHEN was_awaited = 1 THEN CAST($10 AS BIGINT) END
              WHERE id = $11 AND fence = $12",
             &[
                 operation.state.as_str().into(),
@@ -288,7 +300,10 @@ impl Transaction<'_> {
 
     /// Notes that somebody was told to come back for it.
     pub(crate) fn note_awaited(&mut self, operation: i64) -> Result<(), Fault> {
-        self.sql.execute("UPDATE operations SET was_awaited = 1 WHERE id = $1 AND was_awaited = 0", &[operation.into()])?;
+        self.sql.execute(
+            "UPDATE operations SET was_awaited = 1, tell_at = ended_at WHERE id = $1 AND was_awaited = 0",
+            &[operation.into()],
+        )?;
         Ok(())
     }
 
@@ -417,6 +432,34 @@ impl Transaction<'_> {
                 })
             })
             .collect()
+    }
+
+    /// Takes ended operations of which a panel is to be told; they are due again at `again`.
+    pub(crate) fn claim_untold(&mut self, now: Timestamp, again: Timestamp, limit: u32) -> Result<Vec<Untold>, Fault> {
+        self.claim_journal();
+        let query = format!(
+            "SELECT {COLUMNS}, p.name, o.tell_attempts FROM operations o JOIN managed_services s ON s.id = o.service_id
+             JOIN panels p ON p.id = s.panel_id WHERE o.tell_at IS NOT NULL AND o.tell_at <= $1 ORDER BY o.tell_at, o.id LIMIT $2"
+        );
+        let rows = self.sql.query(&query, &[now.into(), limit.into()])?;
+        let mut untold = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let operation = read(row)?;
+            let service = self.managed_row(operation.service)?;
+            let service = service.ok_or_else(|| Fault("an operation without a service".to_owned()))?;
+            self.sql.execute("UPDATE operations SET tell_at = $1 WHERE id = $2", &[again.into(), operation.id.into()])?;
+            untold.push(Untold { operation, service, panel: row.text(24)?, attempts: row.number(25)? });
+        }
+        Ok(untold)
+    }
+
+    /// Writes whether a panel was told, and when it is to be told again.
+    pub(crate) fn settle_told(&mut self, operation: i64, error: Option<&str>, again_at: Option<Timestamp>) -> Result<(), Fault> {
+        self.sql.execute(
+            "UPDATE operations SET tell_at = $1, tell_error = $2, tell_attempts = tell_attempts + 1 WHERE id = $3",
+            &[again_at.into(), error.into(), operation.into()],
+        )?;
+        Ok(())
     }
 
     /// How many operations are in each state, those that ended aside.

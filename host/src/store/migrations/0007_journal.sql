@@ -43,7 +43,8 @@ CREATE INDEX managed_services_drift ON managed_services (drift_since) WHERE drif
 
 -- One row per change that was asked for. sameness says which requests are the same change. doubts counts the attempts that may have
 -- had an effect nobody saw; is_accepted that the provider took it on, so that its status is asked and nothing sent again. is_alone:
--- nothing else of the profile that is_alone may be under way. Something is to be done at next_at; held_until keeps others off.
+-- nothing else of the profile that is_alone may be under way. Something is to be done at next_at; held_until keeps others off. A
+-- panel that was told "under way" (was_awaited) is told of the end at tell_at.
 CREATE TABLE operations (
   id {id},
   ulid TEXT NOT NULL UNIQUE,
@@ -70,6 +71,9 @@ CREATE TABLE operations (
   problem TEXT,
   request_id TEXT NOT NULL,
   was_awaited BIGINT NOT NULL,
+  tell_at BIGINT,
+  tell_attempts BIGINT NOT NULL DEFAULT 0,
+  tell_error TEXT,
   created_at BIGINT NOT NULL,
   ended_at BIGINT
 );
@@ -77,6 +81,7 @@ CREATE INDEX operations_due ON operations (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX operations_open ON operations (service_id, id) WHERE ended_at IS NULL;
 CREATE INDEX operations_same ON operations (service_id, sameness, id);
 CREATE INDEX operations_alone ON operations (profile) WHERE is_alone = 1 AND ended_at IS NULL;
+CREATE INDEX operations_untold ON operations (tell_at) WHERE tell_at IS NOT NULL;
 CREATE INDEX operations_state ON operations (state, id);
 
 CREATE TABLE operation_attempts (

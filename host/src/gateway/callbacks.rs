@@ -1,0 +1,246 @@
+//! Call-backs: a panel that was told "under way" is told when the change has ended, in its own API's words.
+//!
+//! At least once: what is told here is told again if the answer is lost. A panel's own API then runs its module, whose question joins
+//! the change that has ended and changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hmac::{KeyInit, Mac};
+use http_body_util::Full;
+use hyper::Request;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use jiff::{SignedDuration, Timestamp};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{State, view};
+use crate::egress::{Egress, EgressError, EgressOptions, EgressPolicy, PolicyError};
+use crate::resolve::SystemResolver;
+use crate::store::{Managed, Operation, Untold};
+
+/// How late an end may be noticed.
+const TICK: Duration = Duration::from_millis(500);
+/// Told in one go; each takes at most [`TIMEOUT`].
+const AT_ONCE: u32 = 8;
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than telling takes: then another host tells.
+const HOLD: SignedDuration = SignedDuration::from_mins(5);
+/// Pauses between attempts; after the last one the panel is not told any more.
+const PAUSES_S: [i64; 7] = [10, 60, 300, 1800, 7200, 21_600, 43_200];
+
+/// How a panel is told.
+pub struct Callback {
+    /// In which API's words.
+    pub kind: CallbackKind,
+    /// Where.
+    pub url: String,
+    /// The public half of the credentials, where the API has one.
+    pub identifier: String,
+    /// The secret half, or the key of the signature.
+    pub secret: SecretString,
+}
+
+/// Whose words a call-back uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallbackKind {
+    /// Ours: a signed POST of JSON.
+    Signed,
+    /// WHMCS's API: runs the module once more.
+    Whmcs,
+    /// FOSSBilling's admin API: the order is activated once more.
+    FossBilling,
+}
+
+/// The call-backs by panel, each with its way out.
+pub(super) struct Callbacks(BTreeMap<String, (Callback, Egress)>);
+
+impl Callbacks {
+    pub(super) fn new(callbacks: BTreeMap<String, Callback>) -> Result<Self, PolicyError> {
+        let ready = |(name, callback): (String, Callback)| {
+            // The operator names the panel's address: it is usually a neighbour.
+            let policy = EgressPolicy::new(&callback.url, &[], true)?;
+            let egress = Egress::new(policy, EgressOptions::default(), Arc::new(SystemResolver));
+            let egress = egress.map_err(|error| PolicyError::BaseUrl(error.to_string()))?;
+            Ok((name, (callback, egress)))
+        };
+        callbacks.into_iter().map(ready).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+pub(super) async fn run(state: Arc<State>, callbacks: Callbacks, mut stopped: watch::Receiver<bool>) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        }
+        let now = state.clock.now();
+        match state.store.transact(move |books| books.claim_untold(now, now + HOLD, AT_ONCE)).await {
+            Ok(untold) => {
+                for untold in untold {
+                    tell(&state, &callbacks, untold).await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "panels could not be told of what has ended"),
+        }
+    }
+}
+
+async fn tell(state: &State, callbacks: &Callbacks, untold: Untold) {
+    let Untold { operation, service, panel, attempts } = untold;
+    let now = state.clock.now();
+    let told = match callbacks.0.get(&panel) {
+        None => Ok(()),
+        Some((callback, egress)) => post(callback, egress, &operation, &service, now).await,
+    };
+    let (error, again_at) = match &told {
+        Ok(()) => (None, None),
+        Err(why) => {
+            let pause = usize::try_from(attempts).ok().and_then(|attempts| PAUSES_S.get(attempts));
+            tracing::warn!(panel, operation = operation.ulid, why, is_last = pause.is_none(), "a panel could not be told");
+            (Some(why.clone()), pause.map(|seconds| now + SignedDuration::from_secs(*seconds)))
+        }
+    };
+    let id = operation.id;
+    if let Err(error) = state.store.transact(move |books| books.settle_told(id, error.as_deref(), again_at)).await {
+        tracing::error!(%error, "that a panel was told could not be noted: it will be told again");
+    }
+}
+
+/// What is sent, or nothing where the panel has no word for it.
+async fn post(
+    callback: &Callback,
+    egress: &Egress,
+    operation: &Operation,
+    service: &Managed,
+    now: Timestamp,
+) -> Result<(), String> {
+    let request = match callback.kind {
+        CallbackKind::Signed => Some(signed(callback, operation, service, now)),
+        CallbackKind::Whmcs => whmcs(callback, operation, service),
+        CallbackKind::FossBilling => fossbilling(callback, operation, service),
+    };
+    let Some(request) = request else { return Ok(()) };
+    let request = request.map_err(|error| error.to_string())?;
+    let answer = egress.send(request, Some(TIMEOUT)).await.map_err(|error: EgressError| error.to_string())?;
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(format!("HTTP {}", status.as_u16()));
+    }
+    let told: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    match callback.kind {
+        CallbackKind::Whmcs if told["result"] != "success" => Err(excerpt(&told["message"])),
+        CallbackKind::FossBilling if !told["error"].is_null() => Err(excerpt(&told["error"]["message"])),
+        _ => Ok(()),
+    }
+}
+
+/// Of a panel's own words in our log.
+const EXCERPT: usize = 200;
+
+fn excerpt(words: &Value) -> String {
+    format!("the panel says: {}", words.as_str().unwrap_or("nothing").chars().take(EXCERPT).collect::<String>())
+}
+
+type Built = Result<Request<Full<Bytes>>, http::Error>;
+
+fn request(url: &str, media_type: &str) -> http::request::Builder {
+    let authority = url::Url::parse(url).map(|url| url.authority().to_owned()).unwrap_or_default();
+    Request::post(url).header(HOST, authority).header(CONTENT_TYPE, media_type)
+}
+
+fn signed(callback: &Callback, operation: &Operation, service: &Managed, now: Timestamp) -> Built {
+    let body = json!({
+        "event": "operation.ended",
+        "operation": view::operation(operation, &service.key),
+        "service": view::service(service, None),
+    })
+    .to_string();
+    let timestamp = now.as_second();
+    let signature = signature(&callback.secret, timestamp, body.as_bytes());
+    request(&callback.url, "application/json")
+        .header("provisor-signature", format!("t={timestamp},v1={signature}"))
+        .body(Full::new(body.into()))
+}
+
+/// HMAC-SHA256 over `<timestamp>.<raw body>`, as Stripe signs: what reads theirs reads this.
+fn signature(secret: &SecretString, timestamp: i64, body: &[u8]) -> String {
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    let mut mac = hmac::Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).expect("any key will do");
+    mac.update(format!("{timestamp}.").as_bytes());
+    mac.update(body);
+    hex::encode(mac.finalize().into_bytes())
+}
+
+/// The number in `service-1234` or `order-1234`, as the panel's plug-in names its services.
+fn number<'a>(key: &'a str, prefix: &str) -> Option<&'a str> {
+    key.strip_prefix(prefix).filter(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn whmcs(callback: &Callback, operation: &Operation, service: &Managed) -> Option<Built> {
+    let action = match operation.kind.as_str() {
+        "create" => "ModuleCreate",
+        "suspend" => "ModuleSuspend",
+        "unsuspend" => "ModuleUnsuspend",
+        "terminate" => "ModuleTerminate",
+        "change-package" => "ModuleChangePackage",
+        _ => return None,
+    };
+    let id = number(&service.key, "service-")?;
+    let body = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("action", action)
+        .append_pair("identifier", &callback.identifier)
+        .append_pair("secret", callback.secret.expose_secret())
+        .append_pair("serviceid", id)
+        .append_pair("responsetype", "json")
+        .finish();
+    Some(request(&callback.url, "application/x-www-form-urlencoded").body(Full::new(body.into())))
+}
+
+fn fossbilling(callback: &Callback, operation: &Operation, service: &Managed) -> Option<Built> {
+    let method = match operation.kind.as_str() {
+        "create" => "activate",
+        "suspend" => "suspend",
+        "unsuspend" => "unsuspend",
+        "terminate" => "cancel",
+        "renew" => "renew",
+        _ => return None,
+    };
+    let id = number(&service.key, "order-")?;
+    let user = if callback.identifier.is_empty() { "admin" } else { &callback.identifier };
+    let credentials = STANDARD.encode(format!("{user}:{}", callback.secret.expose_secret()));
+    let url = format!("{}/api/admin/order/{method}", callback.url);
+    let body = json!({ "id": id }).to_string();
+    let built = request(&url, "application/json").header(AUTHORIZATION, format!("Basic {credentials}"));
+    Some(built.body(Full::new(body.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with `printf '%s' '1700000000.{"a":1}' | openssl dgst -sha256 -hmac secret`.
+    const MADE_BY_OPENSSL: &str = "49f24e537407743fa4a0242bb63b94b9a47ee99cbbe071ccd8a22550ae411686";
+
+    #[test]
+    fn the_signature_is_the_one_that_openssl_makes() {
+        assert_eq!(signature(&"secret".into(), 1_700_000_000, br#"{"a":1}"#), MADE_BY_OPENSSL);
+    }
+
+    #[test]
+    fn a_key_of_another_form_is_no_panel_s_number() {
+        assert_eq!(number("service-12", "service-"), Some("12"));
+        for other in ["service-", "service-1x", "addon-1", "order-1", "service--1"] {
+            assert_eq!(number(other, "service-"), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The gateway's surface: who may ask, what is malformed, what is told to whom, and that a secret is in none of it.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use provisor_tests::binary::key;
+use provisor_tests::book::Engine;
+use provisor_tests::daemon::{Daemon, binary};
+use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, ask, domain, text};
+use provisor_tests::faults::{Answer as Wrong, Fault};
+use provisor_tests::http::Http;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+fn document() -> Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src/gateway/openapi.json");
+    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_no_token_is_told_nothing_and_may_guess_only_so_often() {
+    let desk = Desk::open().await;
+    desk.made(GP).await;
+    let http = Http::default();
+    let address = desk.gateway().address();
+    let wrong = ["pvr_wrong".to_owned(), String::new(), format!("{}x", desk.token), "MARKED".repeat(500)];
+    let mut asked = 0;
+    for (path, item) in document()["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if operation["security"] == json!([]) {
+                continue;
+            }
+            let url = format!("http://{address}{}", path.replace("{key}", "a").replace("{id}", "a").replace("{profile}", "gp"));
+            let token = &wrong[asked % wrong.len()];
+            let answer = ask(&http, &url, &method.to_uppercase(), token, Some(&json!({})), &[]).await.unwrap();
+            assert_eq!(answer.status, 401, "{method} {path}");
+            assert!(!String::from_utf8_lossy(&answer.body).contains("MARKED"));
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+            asked += 1;
+        }
+    }
+    assert!(asked > 20);
+    let url = format!("http://{address}/v1/profiles");
+    let mut statuses = BTreeSet::new();
+    for _ in 0..200 {
+        statuses.insert(http.send("GET", &url, &[("Authorization", "Bearer guess")], "").await.status);
+    }
+    assert_eq!(statuses, BTreeSet::from([401, 429]));
+    assert_eq!(desk.send("GET", "/v1/profiles", None, &[]).await.status, 200, "who has a token is not kept out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_reaches_its_profiles_and_no_others_and_can_be_taken_back() {
+    let desk = Desk::open().await;
+    let machine = desk.made(KERNELHOST).await;
+    let narrow = desk.run(&["panel", "create", "--name", "narrow", "--profile", "gp"]);
+    let token = text(&narrow, "token").to_owned();
+    let (http, base) = (Http::default(), format!("http://{}", desk.gateway().address()));
+    let asked = |method: &'static str, path: String, body: Option<Value>| {
+        let (http, base, token) = (&http, &base, &token);
+        async move { ask(http, &format!("{base}{path}"), method, token, body.as_ref(), &[]).await.unwrap() }
+    };
+    assert_eq!(asked("GET", "/v1/profiles/gp/check".into(), None).await.status, 200);
+    for path in ["/v1/profiles/kernelhost", "/v1/profiles/kernelhost/check", "/v1/profiles/kernelhost/balance"] {
+        assert_eq!(asked("GET", path.into(), None).await.status, 403, "{path}");
+    }
+    assert_eq!(asked("POST", "/v1/services/x/create".into(), Some(KERNELHOST.order(&domain()))).await.status, 403);
+    assert_eq!(asked("POST", format!("/v1/services/{machine}/terminate"), Some(json!({}))).await.status, 404);
+    assert_eq!(asked("GET", "/v1/services".into(), None).await.json()["services"], json!([]));
+    assert_eq!(asked("GET", "/v1/operations".into(), None).await.json()["operations"], json!([]));
+    let names: Vec<Value> = asked("GET", "/v1/profiles".into(), None).await.json()["profiles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|profile| profile["name"].clone())
+        .collect();
+    assert_eq!(names, [json!("gp")]);
+    let rotated = desk.run(&["panel", "rotate", "narrow"]);
+    assert_eq!(asked("GET", "/v1/profiles".into(), None).await.status, 401);
+    let url = format!("{base}/v1/profiles");
+    assert_eq!(ask(&http, &url, "GET", text(&rotated, "token"), None, &[]).await.unwrap().status, 200);
+    desk.run(&["panel", "revoke", "narrow"]);
+    assert_eq!(ask(&http, &url, "GET", text(&rotated, "token"), None, &[]).await.unwrap().status, 401);
+    assert!(!desk.run(&["panel", "list"]).to_string().contains("pvr_"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_malformed_is_refused_and_nothing_is_written() {
+    let desk = Desk::open().await;
+    let send = |method: &'static str, path: &'static str, headers: &'static [(&'static str, &'static str)], body: Vec<u8>| {
+        let desk = &desk;
+        async move {
+            let token = format!("Bearer {}", desk.token);
+            let mut all = vec![("Authorization", token.as_str())];
+            all.extend(headers);
+            let url = format!("http://{}{path}", desk.gateway().address());
+            let answer = Http::default().send(method, &url, &all, body).await;
+            assert!(answer.header("x-request-id").is_some() && answer.header("cache-control") == Some("no-store"));
+            (answer.status, String::from_utf8_lossy(&answer.body).into_owned(), answer.header("allow").map(str::to_owned))
+        }
+    };
+    let create = "/v1/services/a/create";
+    let json_type: &[(&str, &str)] = &[("Content-Type", "application/json")];
+    for body in [
+        "",
+        "[]",
+        "null",
+        "{",
+        "{\"profile\":1,\"plan\":\"1\"}",
+        "{\"plan\":\"1\"}",
+        "{\"profile\":\"gp\",\"plan\":\"1\",\"x\":1}",
+        "{\"profile\":\"gp\",\"plan\":\"1\",\"options\":{\"a\":[]}}",
+        "{\"profile\":\"gp\",\"plan\":\"1\",\"plan\":\"2\"}",
+    ] {
+        assert_eq!(send("POST", create, json_type, body.as_bytes().to_vec()).await.0, 400, "{body}");
+    }
+    assert_eq!(send("POST", create, &[("Content-Type", "text/plain")], b"{}".to_vec()).await.0, 415);
+    assert_eq!(send("POST", create, json_type, vec![b' '; 64 * 1024 + 1]).await.0, 413);
+    assert_eq!(send("POST", "/v1/services/a%20b/create", json_type, b"{}".to_vec()).await.0, 400);
+    let long = format!("{{\"profile\":\"gp\",\"plan\":\"1\",\"note\":\"{}\"}}", "x".repeat(11_000));
+    assert_eq!(send("POST", create, json_type, long.into_bytes()).await.0, 400);
+    assert_eq!(send("GET", create, &[], Vec::new()).await.2.as_deref(), Some("POST"));
+    assert_eq!(send("DELETE", "/v1/services/a", &[], Vec::new()).await.2.as_deref(), Some("GET, HEAD"));
+    for path in ["/", "/v1", "/v1/services/a/explode", "/v2/services", "/v1/profiles/gp/check/x"] {
+        assert_eq!(send("GET", path, &[], Vec::new()).await.0, 404, "{path}");
+    }
+    for query in ["limit=0", "limit=201", "limit=x", "cursor=x"] {
+        let path: &'static str = Box::leak(format!("/v1/services?{query}").into_boxed_str());
+        assert_eq!(send("GET", path, &[], Vec::new()).await.0, 400, "{query}");
+    }
+    assert_eq!(
+        desk.book.number("SELECT COUNT(*) FROM operations") + desk.book.number("SELECT COUNT(*) FROM managed_services"),
+        0
+    );
+    assert_eq!(desk.upstream.seen(" /"), 0);
+    // A reason that a customer wrote, of any length and content, is no reason to fail.
+    let key = desk.made(KERNELHOST).await;
+    let reason = "<script>alert('ä')</script>\u{0}\"'\\ 𝄞".repeat(500);
+    desk.done(&key, "suspend", &json!({"reason": reason})).await;
+}
+
+/// Everything that is written while every operation is asked for: the log at its loudest, the whole book, the answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_the_log_the_book_or_an_answer() {
+    let mut desk = Desk::open().await;
+    desk.stop();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    desk.start_logging("debug", Stdio::from(log.reopen().unwrap()));
+    let mut answers = String::new();
+    for shop in SHOPS {
+        let key = format!("marked-{}", shop.provider);
+        // One attempt is left in the journal with its problem, and a password waits sealed meanwhile.
+        desk.upstream.inject(" /", Fault { reaches: false, answer: Wrong::Echo(400) }, 1);
+        desk.upstream.inject(" /", Fault { reaches: false, answer: Wrong::Cut }, 4);
+        for (operation, body) in [
+            ("create", shop.order(&domain())),
+            ("create", shop.order(&domain())),
+            ("reset-password", json!({"password": format!("{PASSWORD}-2")})),
+            ("power", json!({"action": "stop"})),
+            ("change-package", json!({"plan": "20k"})),
+            ("renew", json!({"due_at": "2050-01-15"})),
+            ("suspend", json!({"reason": "unpaid"})),
+            ("unsuspend", json!({})),
+            ("terminate", json!({})),
+        ] {
+            let answer =
+                desk.send("POST", &format!("/v1/services/{key}/{operation}"), Some(&body), &[("Prefer", "wait=2")]).await;
+            answers.push_str(&String::from_utf8_lossy(&answer.body));
+        }
+        for path in ["/v1/operations", "/v1/services", "/v1/profiles", "/v1/describe?panel=whmcs", "/metrics"] {
+            answers.push_str(&String::from_utf8_lossy(&desk.send("GET", path, None, &[]).await.body));
+        }
+        desk.upstream.heal();
+    }
+    desk.kill();
+    let mut written = std::fs::read_to_string(log.path()).unwrap();
+    assert!(written.len() > 5_000, "the log is empty: {written}");
+    for file in std::fs::read_dir(desk.book.directory()).unwrap().map(|file| file.unwrap().path()) {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        if file.is_file() && !name.ends_with(".secret") && !name.starts_with("master.key") {
+            let mut bytes = Vec::new();
+            std::fs::File::open(&file).unwrap().read_to_end(&mut bytes).unwrap();
+            written.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+    let secret = |file: &str| std::fs::read_to_string(desk.book.directory().join(file)).unwrap();
+    for marked in [PASSWORD.to_owned(), secret("kh.secret"), secret("gp.secret"), desk.token.clone()] {
+        assert!(!written.contains(&marked), "in the log or the book: {}", &marked[..6]);
+        assert!(!answers.contains(&marked), "in an answer: {}", &marked[..6]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_provider_tells_is_asked_for_at_once_and_each_event_once() {
+    let mut desk = Desk::open().await;
+    desk.stop();
+    let (directory, settings) =
+        (desk.book.directory().to_owned(), std::fs::read_to_string(desk.book.directory().join("provisor.toml")).unwrap());
+    std::fs::write(directory.join("hook.secret"), "whsec_test").unwrap();
+    let settings = settings.replace(
+        "secret = { file = \"kh.secret\" }",
+        "secret = { file = \"kh.secret\" }\nsettings = { webhook_secret = { file = \"hook.secret\" } }",
+    );
+    std::fs::write(directory.join("provisor.toml"), settings).unwrap();
+    desk.start();
+    let key = desk.made(KERNELHOST).await;
+    let number: i64 = text(&desk.service(&key).await, "remote_id").strip_prefix("service/").unwrap().parse().unwrap();
+    desk.provider.execute(&format!("UPDATE services SET status = 'terminated' WHERE id = {number}"));
+    let event = |id: &str| {
+        let now = jiff::Timestamp::now();
+        let data = json!({"service_id": number, "order_id": 1});
+        (
+            json!({"id": id, "type": "service.terminated", "created_at": now.to_string(), "data": data}).to_string(),
+            now.as_second(),
+        )
+    };
+    let send = |body: String, signed: String| {
+        let url = format!("http://{}/v1/profiles/kernelhost/events", desk.gateway().address());
+        async move { Http::default().send("POST", &url, &[("KH-Webhook-Signature", &signed)], body).await }
+    };
+    let (body, now) = event("evt_1");
+    let signed = provisor_providers::kernelhost::webhook::header(&[b"whsec_test"], now, body.as_bytes());
+    let forged = provisor_providers::kernelhost::webhook::header(&[b"whsec_other"], now, body.as_bytes());
+    assert_eq!(send(body.clone(), forged).await.status, 401);
+    let first = send(body.clone(), signed.clone()).await;
+    assert_eq!((first.status, first.json()), (200, json!({"received": 1})), "{}", first.json());
+    assert_eq!(send(body, signed).await.json(), json!({"received": 0}));
+    let began = Instant::now();
+    while desk.service(&key).await["drift"].is_null() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", desk.service(&key).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(desk.service(&key).await["drift"]["kind"], "gone");
+    assert_eq!(text(&desk.run(&["operations", "list", "--limit", "1"]), "state"), "done");
+    let url = format!("http://{}/v1/profiles/nobody/events", desk.gateway().address());
+    assert_eq!(Http::default().send("POST", &url, &[], "x").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_on_one_database_make_each_change_once() {
+    let desk = Desk::on(Engine::Postgres).await;
+    let directory = tempfile::tempdir().unwrap();
+    let other = desk.another(directory.path());
+    for shop in SHOPS {
+        let (order, charges) = (shop.order(&domain()), desk.charges());
+        let path = format!("/v1/services/shared-{}/create", shop.provider);
+        let clients = (0..16).map(|client| {
+            let address = if client % 2 == 0 { desk.gateway().address() } else { other.address() };
+            let (url, token, order) = (format!("http://{address}{path}"), desk.token.clone(), order.clone());
+            tokio::spawn(async move { ask(&Http::default(), &url, "POST", &token, Some(&order), &[]).await.unwrap() })
+        });
+        let mut operations = BTreeSet::new();
+        for client in clients.collect::<Vec<_>>() {
+            let answer = client.await.unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.json());
+            operations.insert(text(&answer.json()["operation"], "id").to_owned());
+        }
+        assert_eq!((operations.len(), desk.charges() - charges, desk.live(shop)), (1, 1, 1));
+    }
+    // What one host was at when it died, the other settles.
+    desk.upstream.inject(
+        "POST /cp/kh_reseller_api/v1/orders",
+        Fault { reaches: true, answer: Wrong::Late(Duration::from_secs(5)) },
+        1,
+    );
+    let url = format!("http://{}/v1/services/orphan/create", other.address());
+    let order = KERNELHOST.order(&domain());
+    let answer = ask(&Http::default(), &url, "POST", &desk.token, Some(&order), &[("Prefer", "wait=0")]).await.unwrap();
+    let id = text(&answer.json()["operation"], "id").to_owned();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let charges = desk.charges();
+    other.kill();
+    desk.until(&id, &["done"]).await;
+    assert!(desk.charges() <= charges + 1);
+    assert_eq!(desk.live(KERNELHOST), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_s_file_and_profiles_that_are_read_anew() {
+    let mut desk = Desk::open().await;
+    desk.stop();
+    let socket = desk.book.directory().join("gateway.sock");
+    let mut command = Command::new(binary());
+    command.env_clear().args(["--json", "--log", "error", "--data"]).arg(desk.book.directory());
+    let mut process =
+        command.args(["serve", "--gateway"]).arg(format!("unix:{}", socket.display())).stdout(Stdio::piped()).spawn().unwrap();
+    let curl = |path: &str| {
+        let output = Command::new("curl")
+            .args(["--silent", "--retry", "20", "--retry-all-errors", "--retry-delay", "1", "--unix-socket"])
+            .arg(&socket)
+            .args(["--header", &format!("Authorization: Bearer {}", desk.token)])
+            .arg(format!("http://localhost{path}"))
+            .output()
+            .unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    };
+    assert_eq!(curl("/v1/profiles/gp/check")["ok"], json!(true));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o660);
+    // A second one does not take the socket away from the first.
+    let refused = Command::new(binary())
+        .env_clear()
+        .args(["--data"])
+        .arg(desk.book.directory())
+        .args(["serve", "--gateway"])
+        .arg(format!("unix:{}", socket.display()))
+        .output()
+        .unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("somebody answers"));
+    let file = desk.book.directory().join("provisor.toml");
+    let settings = std::fs::read_to_string(&file).unwrap();
+    let hang_up = || assert!(Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap().success());
+    let names = || {
+        let told = curl("/v1/profiles");
+        told["profiles"].as_array().unwrap().iter().map(|profile| text(profile, "name").to_owned()).collect::<Vec<_>>()
+    };
+    let until = |wanted: &[&str]| {
+        let began = Instant::now();
+        while names() != wanted {
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", names());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    std::fs::write(&file, settings.replace("[profiles.gp]", "[profiles.renamed]")).unwrap();
+    hang_up();
+    until(&["kernelhost", "renamed"]);
+    // What cannot be used changes nothing.
+    std::fs::write(&file, settings.replace("[profiles.gp]", "[profiles.broken]\nnonsense = 1")).unwrap();
+    hang_up();
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(names(), ["kernelhost", "renamed"]);
+    std::fs::write(&file, settings).unwrap();
+    hang_up();
+    until(&["gp", "kernelhost"]);
+    assert!(Command::new("kill").arg(process.id().to_string()).status().unwrap().success());
+    assert!(process.wait().unwrap().success());
+    assert!(!socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_settles_what_nobody_could() {
+    let desk = Desk::with(Engine::Sqlite, "first_pause_ms = 20\nquiet_ms = 100\nsettle_for_s = 2\n").await;
+    let lost = Fault { reaches: true, answer: Wrong::Cut };
+    desk.upstream.inject("POST /cp/kh_reseller_api/v1/orders", lost, 1000);
+    desk.upstream.inject("/cp/kh_reseller_api/", Fault { reaches: false, answer: Wrong::Status(502) }, 1000);
+    // The order is there; every answer is lost until the time for settling is over.
+    let order = json!({"profile": "kernelhost", "plan": "42"});
+    let answer = desk.send("POST", "/v1/services/dead/create", Some(&order), &[("Prefer", "wait=90")]).await;
+    assert_eq!((answer.status, answer.json()["effect"].clone()), (504, json!("unknown")), "{}", answer.json());
+    let id = text(&answer.json(), "operation").to_owned();
+    assert_eq!(text(&desk.operation(&id).await, "state"), "dead");
+    let blocked = desk.change("dead", "suspend", &json!({})).await;
+    assert_eq!(blocked.status, 409, "nothing is done to what nobody knows");
+    desk.upstream.heal();
+    let charges = desk.charges();
+    let path = format!("/v1/operations/{id}/resolve");
+    let unnamed = desk.send("POST", &path, Some(&json!({"outcome": "done", "note": "seen"})), &[]).await;
+    assert_eq!((unnamed.status, unnamed.json()["field"].clone()), (422, json!("remote_id")));
+    let resolved = desk.send("POST", &path, Some(&json!({"outcome": "done", "remote_id": "order/1", "note": "seen"})), &[]).await;
+    assert_eq!((resolved.status, resolved.json()["state"].clone()), (200, json!("done")), "{}", resolved.json());
+    desk.done("dead", "suspend", &json!({})).await;
+    assert_eq!((desk.charges(), desk.live(KERNELHOST)), (charges, 1));
+    assert_eq!(desk.send("POST", &path, Some(&json!({"outcome": "failed", "note": "no"})), &[]).await.status, 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_do_not_hold_up_the_others() {
+    const CALLS: usize = 200;
+    let desk = Desk::open().await;
+    let key = key(desk.provider.directory(), "1");
+    assert!(!key.secret.expose_secret().is_empty());
+    let rss = |daemon: &Daemon| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let idle = rss(desk.gateway());
+    desk.upstream.inject(
+        "POST /cp/kh_reseller_api/v1/orders",
+        Fault { reaches: true, answer: Wrong::Late(Duration::from_secs(5)) },
+        CALLS,
+    );
+    let (url, token) = (format!("http://{}", desk.gateway().address()), desk.token.clone());
+    let began = Instant::now();
+    let calls: Vec<_> = (0..CALLS)
+        .map(|call| {
+            let (url, token, order) =
+                (format!("{url}/v1/services/slow-{call}/create"), token.clone(), KERNELHOST.order(&domain()));
+            tokio::spawn(async move {
+                ask(&Http::default(), &url, "POST", &token, Some(&order), &[("Prefer", "wait=110")]).await.unwrap().status
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let waiting = rss(desk.gateway());
+    let mut ready = Vec::new();
+    while ready.len() < 200 {
+        let asked = Instant::now();
+        assert_eq!(Http::default().send("GET", &format!("{url}/readyz"), &[], "").await.status, 200);
+        ready.push(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ready.sort();
+    for call in calls {
+        assert_eq!(call.await.unwrap(), 200);
+    }
+    println!(
+        "{CALLS} calls against an upstream of 5 s took {:?}; /readyz p50 {:?} p99 {:?}; {} KiB per waiting call",
+        began.elapsed(),
+        ready[ready.len() / 2],
+        ready[ready.len() * 99 / 100],
+        (waiting - idle) / CALLS as u64
+    );
+    assert_eq!(desk.live(KERNELHOST), i64::try_from(CALLS).unwrap());
+}

@@ -6,6 +6,7 @@ pub mod binary;
 pub mod book;
 pub mod daemon;
 pub mod faults;
+pub mod gp;
 pub mod hooks;
 pub mod house;
 pub mod http;

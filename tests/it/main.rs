@@ -12,9 +12,14 @@ mod crash;
 mod crash_on_postgres;
 mod failover;
 mod foreign_clients;
+mod gp_attacks;
 mod gp_books;
 #[path = "gp_books.rs"]
 mod gp_books_on_postgres;
+mod gp_crash;
+#[path = "gp_crash.rs"]
+mod gp_crash_on_postgres;
+mod gp_operator;
 mod house;
 mod kernelhost_billing;
 #[path = "kernelhost_billing.rs"]

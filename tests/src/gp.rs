@@ -241,8 +241,13 @@ pub fn request(method: &str, target: &str, body: &str) -> Request {
 
 /// A form as a body.
 pub fn urlencoded(fields: &[(&str, &str)]) -> String {
-    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
-    fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
+    let pair = |(name, value): &(&str, &str)| format!("{}={}", percent(name.as_bytes()), percent(value.as_bytes()));
+    fields.iter().map(pair).collect::<Vec<_>>().join("&")
+}
+
+/// Every byte percent-encoded.
+pub fn percent(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat()
 }
 
 /// A body that is a status alone.

@@ -458,3 +458,26 @@ fn a_form_that_can_be_read_in_two_ways_is_not_read() {
     assert_eq!(said, status("Request Missing data!"));
     assert_eq!(house.post("connection", &form, HERE).json, status("ok"));
 }
+
+/// What never reaches the books is refused in this API's form too.
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_and_oversized_bodies_are_refused_in_the_apis_own_form() {
+    let mut house = house::House::start_with(Options { per_ip_per_minute: 4, ..Options::default() }).await;
+    let url = |endpoint: &str| format!("{}/{endpoint}", house.base_url("gp"));
+    let http = Http::default();
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    for (method, endpoint, body, code, text) in [
+        ("GET", "list/", 0, 405, "Method not allowed. Use POST."),
+        ("POST", "list", 0, 308, "Use the address with the ending slash."),
+        ("POST", "list/", 64 * 1024 + 1, 413, "Request too large"),
+        ("POST", "list/", 64 * 1024, 200, "Request Missing data!"),
+        ("POST", "list/", 0, 429, "Too many requests"),
+    ] {
+        let answer = http.send(method, &url(endpoint), &form, "x".repeat(body)).await;
+        assert_eq!((answer.status, answer.json()), (code, serde_json::json!({"status": text})), "{method} {endpoint}");
+        assert_eq!(answer.header("location"), (code == 308).then_some("list/"));
+        let wait: Option<u64> = answer.header("retry-after").map(|seconds| seconds.parse().unwrap());
+        assert_eq!(wait.is_some_and(|seconds| seconds >= 1), code == 429);
+    }
+    house.stop().await;
+}

@@ -234,6 +234,30 @@ fn a_closed_reseller_is_sold_nothing_more() {
 }
 
 #[test]
+fn an_upgrade_leaves_the_package_in_the_state_it_names() {
+    let house = house();
+    let update = |domain: &str, state: &str, package: &str| {
+        house.pass(1);
+        house.ask("packageupdate", domain, &[("status", state), ("package", package)])
+    };
+    house.register("a.example", "10k");
+    house.register("b.example", "10k");
+    let before = house.balance();
+    assert_eq!(update("a.example", "suspended", "20k"), status("ok"));
+    assert_eq!(house.ask("list", "a.example", &[]), SUSPENDED);
+    assert_eq!((house.license("a.example").unwrap().package.as_str(), before - house.balance()), ("20k", 300));
+    assert_eq!(house.ask("active", "a.example", &[]), status("ok"));
+    // A package that ends now has no rest to pay for.
+    assert_eq!(update("b.example", "cancelled", "1M"), status("ok"));
+    assert_eq!(house.ask("list", "b.example", &[]), status("Package not Found!"));
+    assert_eq!(before - house.balance(), 300);
+    assert_eq!(house.tick(), Some(house.license("a.example").unwrap().due_at));
+    for wrong in ["Active", "gone"] {
+        assert_eq!(update("a.example", wrong, "40k"), status("Request Missing data! status"), "{wrong}");
+    }
+}
+
+#[test]
 fn others_learn_one_thing_only() {
     let house = house();
     house.register("a.example", "10k");

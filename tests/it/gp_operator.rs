@@ -67,9 +67,10 @@ async fn an_operator_sees_packages_and_sets_prices_beside_a_running_server() {
     assert_eq!(run(data, &["package", "show", "SHOP.example.com"]), listed);
     assert!(!listed.to_string().contains("argon2id") && listed.get("token").is_none());
     assert_eq!(run(data, &["package", "list", "--reseller", "2"]), Value::Null);
-    assert_eq!(run(data, &["package", "price", "10k", "EUR", "--remove"])["price"], Value::Null);
-    assert_eq!(register(&here, "second.example.com", "10k").await, "Invalid package name");
-    assert_eq!(run(data, &["package", "list"])["price"], Value::Null);
+    let (code, error) = refused(data, &["package", "price", "10k", "EUR", "--remove"]);
+    assert!(code == 1 && error.contains("nobody could renew it"), "{code} {error}");
+    assert_eq!(run(data, &["package", "price", "20k", "EUR", "--remove"])["price"], Value::Null);
+    assert_eq!(register(&here, "second.example.com", "20k").await, "Invalid package name");
 
     for (arguments, expected) in [
         (&["package", "show", "nobody.example.com"][..], "no reseller has or had"),
@@ -103,6 +104,7 @@ fn a_catalogue_that_would_strand_a_package_is_refused() {
     let package = |name: &str, price: &str| format!("[[package]]\nname = \"{name}\"\nprices = {{ EUR = \"{price}\" }}\n");
     for (packages, code, expected) in [
         (package("Free", "0") + &package("10k", "1.00"), 1, "resellers have the package 20k"),
+        ("[[package]]\nname = \"20k\"\nprices = { USD = \"1.00\" }\n".to_owned(), 1, "pay in EUR"),
         (package("20k", "1.00") + &package("20K", "2.00"), 2, "occur once"),
         (package("20k", "1.00") + &package("Free", "1.00"), 2, "costs nothing"),
     ] {

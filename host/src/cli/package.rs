@@ -190,10 +190,16 @@ fn set_price(context: &Context, Price { package, currency, amount, .. }: Price) 
     }
     let set = Set { package: package.name, currency, price: amount.map(|amount| amount.to_string()) };
     let (name, of) = (set.package.clone(), set.currency.clone());
-    block_on(async move {
+    let is_set = block_on(async move {
         let set = store.transact(move |books| books.set_package_price(&name, &of, amount));
         set.await.map_err(Failure::failed)
     })?;
+    if !is_set {
+        let Set { package, currency, .. } = set;
+        return Err(Failure::failed(anyhow!(
+            "resellers who pay in {currency} have the package {package}: nobody could renew it"
+        )));
+    }
     context.output.record(&set, |set| match &set.price {
         Some(price) => format!("{}: {price} {} a month", set.package, set.currency),
         None => format!("{}: not on sale in {}", set.package, set.currency),

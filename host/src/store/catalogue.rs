@@ -190,18 +190,14 @@ fn amount(text: &str) -> Result<Minor, String> {
 }
 
 impl Transaction<'_> {
-    /// Puts a checked catalogue on sale. A list of packages that lacks one which a reseller has is refused: it could not be renewed.
+    /// Puts a checked catalogue on sale. A list of packages that lacks one which a reseller has, or its price, is refused: it could not
+    /// be renewed.
     pub fn import(&mut self, catalogue: &Catalogue) -> Result<(), Fault> {
         for product in &catalogue.products {
             self.put_product(product)?;
         }
         if !catalogue.packages.is_empty() {
-            let stays = |name: &str| catalogue.packages.iter().any(|package| package.name == name);
-            for Package { name, .. } in packages(self.sql)?.iter().filter(|package| !stays(&package.name)) {
-                if licenses::is_in_use(self.sql, name)? {
-                    return Err(Fault(format!("resellers have the package {name}: it stays on the list, under this name")));
-                }
-            }
+            self.strands_nobody(&catalogue.packages)?;
             self.sql.batch("DELETE FROM package_prices; DELETE FROM packages")?;
         }
         for (rank, package) in (0_u32..).zip(&catalogue.packages) {
@@ -216,15 +212,35 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Sets what a package of the list costs for a month in one currency, or that it is not on sale there.
-    pub fn set_package_price(&mut self, package: &str, currency: &str, price: Option<Minor>) -> Result<(), Fault> {
+    /// What has a price now and none in a new list must not be in use.
+    fn strands_nobody(&mut self, list: &[NewPackage]) -> Result<(), Fault> {
+        for Package { name, prices, .. } in packages(self.sql)? {
+            let new = list.iter().find(|package| package.name == name);
+            for (currency, _) in prices {
+                let stays = new.is_some_and(|package| package.prices.contains_key(&currency));
+                if !stays && licenses::is_in_use(self.sql, &name, &currency)? {
+                    return Err(Fault(format!(
+                        "resellers have the package {name} and pay in {currency}: it keeps its name and a price"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets what a package of the list costs for a month in one currency, or that it is not on sale there: then false, and nothing
+    /// changed, if a reseller has it who pays in that currency.
+    pub fn set_package_price(&mut self, package: &str, currency: &str, price: Option<Minor>) -> Result<bool, Fault> {
+        if price.is_none() && licenses::is_in_use(self.sql, package, currency)? {
+            return Ok(false);
+        }
         let delete = "DELETE FROM package_prices WHERE package = $1 AND currency = $2";
         self.sql.execute(delete, &[package.into(), currency.into()])?;
         if let Some(price) = price {
             let insert = "INSERT INTO package_prices (package, currency, price) VALUES ($1, $2, $3)";
             self.sql.execute(insert, &[package.into(), currency.into(), price.0.into()])?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn put_product(&mut self, product: &NewProduct) -> Result<(), Fault> {

@@ -92,10 +92,11 @@ pub(super) fn next_due(sql: &mut dyn Sql) -> Result<Option<Timestamp>, Fault> {
     sql.first("SELECT MIN(look_at) FROM licenses WHERE look_at IS NOT NULL", &[])?.map_or(Ok(None), |row| row.opt_time(0))
 }
 
-/// Whether a package of the catalogue is in use by a live license.
-pub(super) fn is_in_use(sql: &mut dyn Sql, package: &str) -> Result<bool, Fault> {
-    let query = "SELECT 1 FROM licenses WHERE package = $1 AND state <> 'cancelled' LIMIT 1";
-    Ok(sql.first(query, &[package.into()])?.is_some())
+/// Whether a reseller who pays in a currency has a live license of a package of the catalogue.
+pub(super) fn is_in_use(sql: &mut dyn Sql, package: &str, currency: &str) -> Result<bool, Fault> {
+    let query = "SELECT 1 FROM licenses JOIN accounts ON accounts.id = licenses.account_id
+                 WHERE licenses.package = $1 AND accounts.currency = $2 AND licenses.state <> 'cancelled' LIMIT 1";
+    Ok(sql.first(query, &[package.into(), currency.into()])?.is_some())
 }
 
 impl Transaction<'_> {

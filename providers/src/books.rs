@@ -127,6 +127,10 @@ pub trait Books {
     fn packages(&mut self) -> Result<Vec<Package>, Fault>;
     /// Whose live firewall license a domain has. The one thing a reseller can learn of others.
     fn licensee(&mut self, domain: &str) -> Result<Option<AccountId>, Fault>;
+    /// The domains of live licenses that the scheduler has to look at, longest due first.
+    fn due_licenses(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, String)>, Fault>;
+    /// When it has to look at the next one.
+    fn next_due_license(&mut self) -> Result<Option<Timestamp>, Fault>;
 }
 
 /// One reseller's part of the books.
@@ -214,7 +218,7 @@ pub trait AccountBooks {
     fn license(&mut self, domain: &str) -> Result<Option<License>, Fault>;
     /// A new license; returns its id. A domain has one live license at most, over all accounts.
     fn add_license(&mut self, license: &License) -> Result<i64, Fault>;
-    /// Writes a license's package, state, password hash and dates.
+    /// Writes a license's package, state, password hash, dates and what the scheduler does next.
     fn set_license(&mut self, license: &License) -> Result<(), Fault>;
 }
 
@@ -791,6 +795,9 @@ pub struct HashUse {
     pub answer: String,
 }
 
+/// The name of the package that costs nothing, whatever its price says.
+pub const FREE_PACKAGE: &str = "Free";
+
 /// A firewall package on sale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
@@ -837,4 +844,8 @@ pub struct License {
     pub created_at: Timestamp,
     /// When it was last renewed.
     pub renewed_at: Option<Timestamp>,
+    /// When the scheduler has to look at it.
+    pub look_at: Option<Timestamp>,
+    /// Since when it is suspended for want of payment, if it is.
+    pub unpaid_since: Option<Timestamp>,
 }

@@ -271,7 +271,7 @@ pub enum Step {
     Answer {
         /// The answer.
         response: Response,
-        /// Not before this long after the request was received, so that what failed cannot be told from when.
+        /// Not before this long after the whole request was received, so that what failed cannot be told from when.
         floor: Duration,
     },
     /// The key changed after admission: undo, admit once more with the store's key. A second time in a row is answered as busy.

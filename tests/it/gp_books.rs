@@ -1,226 +1,28 @@
-//! Both ends of the GP API against real books: the server on SQLite, and the client across a network that loses answers.
+//! Both ends of the GP API against real books: the server on SQLite and PostgreSQL, and the client across a network that loses answers.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so and ends")]
 
-use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use provisor::store::{NewKey, Store};
-use provisor_providers::books::{AccountId, Books, Entry, Fault, License};
-use provisor_providers::contract::{self, Call, Order, Outcome, Problem, Property, ServiceRef, State};
-use provisor_providers::gp::{Client, Server, hash, password};
-use provisor_providers::message::{Headers, Request, Response};
-use provisor_providers::money::Minor;
-use provisor_providers::outside::{Outside, SendError};
-use provisor_providers::provisioning::{Connection, Provisioning};
-use provisor_providers::server::{Admission, From, Key, KeyLimits, Keys, Moment, Rules, Server as _, Step, Visit};
-use provisor_tests::book::{Book, Engine};
+use provisor_providers::books::{Books, License, LicenseState};
+use provisor_providers::contract::{self, Call, Order, Outcome, Problem, Property, State};
+use provisor_providers::gp::{Client, password, wire};
+use provisor_providers::message::Headers;
+use provisor_providers::provisioning::Provisioning;
+use provisor_tests::book::Engine;
+use provisor_tests::gp::{
+    ALSO_HERE, HERE, House, KEY, OTHER_KEY, PASSWORD, PLENTY, THERE, Wire, at, call, failed, named, request, run, status,
+};
 use secrecy::SecretString;
 
-const KEY: &str = "wF3E2mEex6yPup8tn6Cvn6dvJipU1LBPSSHkebbo";
-const OTHER_KEY: &str = "QFS1BqkoUeuJHuIr3eBCF16mVhPuu6L3ID2drFhe";
-const PASSWORD: &str = "S3cure!pass";
-const HERE: &str = "192.0.2.10";
-/// The first reseller's second address.
-const ALSO_HERE: &str = "192.0.2.11";
-const THERE: &str = "198.51.100.7";
-const START: i64 = 1_790_000_000;
-const PLENTY: KeyLimits = KeyLimits { per_minute: 60_000, burst: 10_000, per_day: 1_000_000 };
-
-/// A server with two resellers, `KEY` at `HERE` and `ALSO_HERE`, and `OTHER_KEY` at `THERE`, 100.00 EUR each.
-struct House {
-    store: Store,
-    runtime: tokio::runtime::Runtime,
-    now: Cell<Timestamp>,
-    count: Cell<u64>,
-    rules: RefCell<Rules>,
-    account: AccountId,
-    _book: Book,
-}
-
-struct FromStore<'a>(&'a Store);
-
-impl Keys for FromStore<'_> {
-    fn find(&self, provider: &str, public_id: &str, _from: From) -> Result<Option<Arc<Key>>, Fault> {
-        self.0.read(|books| books.find_key(provider, public_id))
-    }
-
-    fn at_address(&self, provider: &str, address: IpAddr, _from: From) -> Result<Vec<Arc<Key>>, Fault> {
-        self.0.read(|books| books.keys_at(provider, address))
-    }
-}
-
-/// An answer with its body read as text.
-struct Said {
-    status: u16,
-    json: String,
-    headers: Headers,
-    floor: Duration,
-}
-
-impl House {
-    fn new() -> Self {
-        let book = Book::new(Engine::of_module(module_path!()));
-        let store = book.open();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let now = Timestamp::from_second(START).unwrap();
-        let mut house = Self {
-            store,
-            runtime,
-            now: Cell::new(now),
-            count: Cell::new(0),
-            rules: RefCell::default(),
-            account: AccountId(0),
-            _book: book,
-        };
-        house.account = house.reseller(KEY, &[HERE, ALSO_HERE], "EUR", PLENTY);
-        house.reseller(OTHER_KEY, &[THERE], "EUR", KeyLimits::default());
-        house
-    }
-
-    fn reseller(&self, secret: &'static str, addresses: &[&str], currency: &'static str, limits: KeyLimits) -> AccountId {
-        let now = self.now.get();
-        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        self.transact(move |books| {
-            let name = &secret[..8];
-            let account = books.create_account(name, "reseller@example.com", currency, now)?;
-            books.credit(account, Minor(10_000), &Entry { at: now, kind: "credit", reference: "test" })?;
-            let key = NewKey {
-                account,
-                provider: "gp".to_owned(),
-                public_id: format!("gp_{name}"),
-                label: "test".to_owned(),
-                secret: SecretString::from(secret),
-                scopes: Vec::new(),
-                allowed: Vec::new(),
-                addresses: addresses.clone(),
-                limits,
-                expires_at: None,
-            };
-            books.create_key(&key, now)?;
-            Ok(account)
-        })
-    }
-
-    fn transact<T: Send + 'static>(
-        &self,
-        work: impl FnMut(&mut provisor::store::Transaction<'_>) -> Result<T, Fault> + Send + 'static,
-    ) -> T {
-        self.runtime.block_on(self.store.transact(work)).unwrap()
-    }
-
-    fn pass(&self, seconds: i64) {
-        self.now.set(self.now.get() + SignedDuration::from_secs(seconds));
-    }
-
-    fn serve(&self, request: Request, peer: &str) -> Said {
-        let count = self.count.get() + 1;
-        self.count.set(count);
-        let moment = Moment { now: self.now.get(), seed: seed(count), rules: self.rules.borrow().clone() };
-        let visit = Visit { request, peer: peer.parse().unwrap(), request_id: format!("request-{count}"), moment };
-        let (response, floor) = match Server.admit(Arc::new(visit), &FromStore(&self.store)).unwrap() {
-            Admission::Answered(response) => (response, Duration::ZERO),
-            Admission::Work(work) => match self.transact(move |books| work(books)) {
-                Step::Answer { response, floor } => (response, floor),
-                Step::Stale => panic!("no key changed"),
-                Step::Between { need, .. } => panic!("this API needs nothing between transactions, not even {need:?}"),
-            },
-        };
-        assert_eq!(response.headers.once("x-request-id"), Some(format!("request-{count}").as_str()));
-        assert_eq!(response.headers.once("content-type"), Some("application/json"));
-        let Response { status, headers, body } = response;
-        Said { status, json: String::from_utf8(body).unwrap(), headers, floor }
-    }
-
-    fn post(&self, endpoint: &str, fields: &[(&str, &str)], peer: &str) -> Said {
-        self.serve(request("POST", &format!("/{endpoint}/"), &urlencoded(fields)), peer)
-    }
-
-    /// A request as an honest client would send it now; a second one gets another shuffle.
-    fn fields(&self, key: &str, domain: &str) -> [(&'static str, String); 3] {
-        let count = self.count.get() + 1;
-        self.count.set(count);
-        let moment = Moment { now: self.now.get(), seed: seed(count), rules: Rules::default() };
-        let timestamp = hash::shuffled_timestamp(moment.now, &mut moment.rng());
-        let hash = hash::hash(key, domain, &timestamp);
-        [("domain", domain.to_owned()), ("hash", hash), ("timestamp", timestamp)]
-    }
-
-    fn ask(&self, endpoint: &str, domain: &str, more: &[(&str, &str)]) -> String {
-        let signed = self.fields(KEY, domain);
-        let fields: Vec<(&str, &str)> =
-            signed.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()).collect();
-        let said = self.post(endpoint, &fields, HERE);
-        assert_eq!(said.status, 200, "{}", said.json);
-        said.json
-    }
-
-    fn register(&self, domain: &str, package: &str) -> String {
-        let sealed = self.sealed(PASSWORD);
-        self.ask("autoregister", domain, &[("package", package), ("password", &sealed), ("uemail", "a@example.com")])
-    }
-
-    /// Under an IV of its own.
-    fn sealed(&self, password: &str) -> String {
-        let count = self.count.get() + 1;
-        self.count.set(count);
-        let mut iv = [0; 16];
-        iv[..8].copy_from_slice(&count.to_be_bytes());
-        password::seal(KEY, password, iv).unwrap()
-    }
-
-    fn balance(&self) -> i64 {
-        let account = self.account;
-        self.store.read(move |books| books.account(account).profile()).unwrap().balance.0
-    }
-
-    fn license(&self, domain: &str) -> Option<License> {
-        let account = self.account;
-        self.store.read(|books| books.account(account).license(domain)).unwrap()
-    }
-
-    /// Event and reason of the last request that belongs to the first reseller.
-    fn last_audited(&self) -> (String, Option<String>) {
-        let stream = self.account.0;
-        let rows = self.store.read(|books| books.audit_rows(stream, 0, 1000)).unwrap();
-        let last = rows.last().unwrap();
-        (last.row.event.clone(), last.row.reason.clone())
-    }
-}
-
-fn seed(count: u64) -> [u8; 32] {
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&count.to_be_bytes());
-    seed
-}
-
-fn request(method: &str, target: &str, body: &str) -> Request {
-    let headers = Headers::new().with("Content-Type", "application/x-www-form-urlencoded");
-    Request { method: method.to_owned(), target: target.to_owned(), headers, body: body.as_bytes().to_vec() }
-}
-
-fn urlencoded(fields: &[(&str, &str)]) -> String {
-    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
-    fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
-}
-
-fn status(text: &str) -> String {
-    format!(r#"{{"status":"{text}"}}"#)
-}
-
-fn failed() -> String {
-    status("Connection failed")
+fn house() -> House {
+    House::on(Engine::of_module(module_path!()))
 }
 
 #[test]
 fn the_life_of_a_package() {
-    let house = House::new();
+    let house = house();
     let domain = "example.com";
     assert_eq!(house.ask("connection", domain, &[]), status("ok"));
     assert_eq!(house.ask("getcredit", domain, &[]), status("OK - 100.00"));
@@ -273,7 +75,7 @@ fn the_life_of_a_package() {
 
 #[test]
 fn money_moves_once_and_exactly() {
-    let house = House::new();
+    let house = house();
     house.register("a.example", "10k");
     assert_eq!(house.balance(), 10_000 - 490);
     let due = |domain: &str| house.license(domain).unwrap().due_at.to_string()[..10].to_owned();
@@ -303,9 +105,161 @@ fn money_moves_once_and_exactly() {
     assert_eq!(house.balance(), before);
 }
 
+/// Mails that told the first reseller of a suspension.
+fn told(house: &House) -> u64 {
+    let account = house.account;
+    house.store.read(|books| books.account(account).mails_since("gp.suspended", Timestamp::UNIX_EPOCH)).unwrap()
+}
+
+const UNPAID: &str = "Package is unpaid. Please renew it to continue.";
+const ACTIVE: &str = r#"{"status":"active","exist":"exists"}"#;
+const SUSPENDED: &str = r#"{"status":"suspended","exist":"exists"}"#;
+
+#[test]
+fn an_unpaid_term_is_suspended_and_a_renewal_brings_it_back() {
+    let house = house();
+    let domain = "a.example";
+    house.register(domain, "10k");
+    let due = house.license(domain).unwrap().due_at;
+    assert_eq!(house.tick(), Some(due));
+    house.now.set(due);
+    let end_of_patience = due + SignedDuration::from_hours(72);
+    assert_eq!(house.tick(), Some(end_of_patience));
+    house.pass(72 * 3600 - 1);
+    assert_eq!(house.tick(), Some(end_of_patience));
+    assert_eq!(house.ask("list", domain, &[]), ACTIVE);
+    assert_eq!(told(&house), 0);
+    house.pass(1);
+    assert_eq!(house.tick(), None);
+    assert_eq!(house.ask("list", domain, &[]), SUSPENDED);
+    let license = house.license(domain).unwrap();
+    assert_eq!((license.unpaid_since, license.due_at, told(&house)), (Some(end_of_patience), due, 1));
+
+    // Nothing but the renewal brings it back, and what costs nothing does not.
+    let upgrade = [("status", "active"), ("package", "20k")];
+    let is_suspended = "Package is suspended. Please unsuspend it to continue.";
+    assert_eq!(house.ask("packageupdate", domain, &upgrade), status(is_suspended));
+    assert_eq!(house.ask("suspended", domain, &[]), status("ok"));
+    assert_eq!(house.ask("active", domain, &[]), status(UNPAID));
+    assert_eq!(house.register(domain, "10k"), format!(r#"{{"status":"ok","token":"{}"}}"#, license.token));
+    assert_eq!((house.ask("list", domain, &[]).as_str(), house.balance()), (SUSPENDED, 10_000 - 490));
+    assert_eq!(house.ask("renew", domain, &[]), status("ok"));
+    assert_eq!((house.ask("list", domain, &[]).as_str(), house.balance()), (ACTIVE, 10_000 - 2 * 490));
+    let renewed = house.license(domain).unwrap();
+    assert_eq!((renewed.unpaid_since, renewed.due_at.to_string().as_str()), (None, "2026-11-24T14:13:20Z"));
+    assert_eq!(house.tick(), Some(renewed.due_at));
+
+    // A package that is gone is nobody's concern.
+    assert_eq!(house.ask("delete", domain, &[]), status("ok"));
+    assert_eq!(house.tick(), None);
+}
+
+#[test]
+fn a_resellers_own_suspension_outlives_a_renewal() {
+    let house = house();
+    let domain = "a.example";
+    house.register(domain, "10k");
+    assert_eq!(house.ask("suspended", domain, &[]), status("ok"));
+    assert_eq!(house.tick(), None);
+    house.pass(40 * 86_400);
+    assert_eq!((house.tick(), told(&house)), (None, 0));
+    assert_eq!(house.ask("active", domain, &[]), status(UNPAID));
+    assert_eq!(house.ask("renew", domain, &[]), status("ok"));
+    assert_eq!(house.ask("list", domain, &[]), SUSPENDED);
+    assert_eq!(house.ask("active", domain, &[]), status("ok"));
+    assert_eq!(house.tick(), Some(house.license(domain).unwrap().due_at));
+    // Back within the days of patience, it has what is left of them.
+    house.ask("suspended", domain, &[]);
+    house.pass(32 * 86_400);
+    assert_eq!(house.ask("active", domain, &[]), status("ok"));
+    assert!(house.tick().is_some());
+    assert_eq!(house.ask("list", domain, &[]), ACTIVE);
+    house.pass(3 * 86_400);
+    assert_eq!(house.tick(), None);
+    assert_eq!(house.ask("list", domain, &[]), SUSPENDED);
+}
+
+#[test]
+fn what_costs_nothing_goes_on_and_an_upgrade_of_it_is_paid() {
+    let house = house();
+    house.register("free.example", "Free");
+    for months in 1..=3 {
+        let due = house.license("free.example").unwrap().due_at;
+        house.now.set(due);
+        assert!(house.tick().unwrap() > due, "{months}");
+    }
+    assert_eq!(house.ask("list", "free.example", &[]), ACTIVE);
+    assert_eq!((house.balance(), told(&house)), (10_000, 0));
+    let upgrade = [("status", "active"), ("package", "10k")];
+    assert_eq!(house.ask("packageupdate", "free.example", &upgrade), status("ok"));
+    assert_eq!(house.balance(), 10_000 - 490);
+}
+
+#[test]
+fn many_unpaid_packages_are_suspended_in_small_parts_and_with_few_mails() {
+    let house = house();
+    let account = house.account;
+    house.register("a.example", "10k");
+    let one = house.license("a.example").unwrap();
+    house.transact(move |books| {
+        for number in 0..150 {
+            let license = License { id: 0, domain: format!("a{number}.example"), ..one.clone() };
+            books.account(account).add_license(&license)?;
+        }
+        Ok(())
+    });
+    house.pass(365 * 86_400);
+    assert_eq!(house.tick(), None);
+    assert_eq!(house.license("a149.example").unwrap().state, LicenseState::Suspended);
+    assert_eq!(told(&house), 20);
+}
+
+#[test]
+fn a_closed_reseller_is_sold_nothing_more() {
+    let house = house();
+    house.register("a.example", "10k");
+    let (account, now) = (house.account, house.now.get());
+    assert!(house.transact(move |books| books.close_account(account, Some(now))));
+    let closed = status("Reseller account is closed");
+    assert_eq!(house.register("b.example", "10k"), closed);
+    assert_eq!(house.register("free.example", "Free"), closed);
+    assert_eq!(house.ask("renew", "a.example", &[]), closed);
+    let upgrade = [("status", "active"), ("package", "20k")];
+    assert_eq!(house.ask("packageupdate", "a.example", &upgrade), closed);
+    assert_eq!(house.balance(), 10_000 - 490);
+    // What there is can be looked at and ended.
+    assert_eq!(house.ask("list", "a.example", &[]), ACTIVE);
+    assert_eq!(house.ask("suspended", "a.example", &[]), status("ok"));
+    assert_eq!(house.ask("delete", "a.example", &[]), status("ok"));
+}
+
+#[test]
+fn an_upgrade_leaves_the_package_in_the_state_it_names() {
+    let house = house();
+    let update = |domain: &str, state: &str, package: &str| {
+        house.pass(1);
+        house.ask("packageupdate", domain, &[("status", state), ("package", package)])
+    };
+    house.register("a.example", "10k");
+    house.register("b.example", "10k");
+    let before = house.balance();
+    assert_eq!(update("a.example", "suspended", "20k"), status("ok"));
+    assert_eq!(house.ask("list", "a.example", &[]), SUSPENDED);
+    assert_eq!((house.license("a.example").unwrap().package.as_str(), before - house.balance()), ("20k", 300));
+    assert_eq!(house.ask("active", "a.example", &[]), status("ok"));
+    // A package that ends now has no rest to pay for.
+    assert_eq!(update("b.example", "cancelled", "1M"), status("ok"));
+    assert_eq!(house.ask("list", "b.example", &[]), status("Package not Found!"));
+    assert_eq!(before - house.balance(), 300);
+    assert_eq!(house.tick(), Some(house.license("a.example").unwrap().due_at));
+    for wrong in ["Active", "gone"] {
+        assert_eq!(update("a.example", wrong, "40k"), status("Request Missing data! status"), "{wrong}");
+    }
+}
+
 #[test]
 fn others_learn_one_thing_only() {
-    let house = House::new();
+    let house = house();
     house.register("a.example", "10k");
     let sealed = password::seal(OTHER_KEY, PASSWORD, [1; 16]).unwrap();
     for (endpoint, text) in [
@@ -327,7 +281,7 @@ fn others_learn_one_thing_only() {
 
 #[test]
 fn the_order_of_checks() {
-    let house = House::new();
+    let house = house();
     let signed = house.fields(KEY, "example.com");
     let [domain, hash, timestamp] = signed.each_ref().map(|(_, value)| value.as_str());
     let upper = hash.to_uppercase();
@@ -357,7 +311,7 @@ fn the_order_of_checks() {
 
 #[test]
 fn what_is_not_a_post_to_an_endpoint() {
-    let house = House::new();
+    let house = house();
     for (method, target, code, text, location) in [
         ("GET", "/list/", 405, "Method not allowed. Use POST.", None),
         ("GET", "/nowhere", 405, "Method not allowed. Use POST.", None),
@@ -382,7 +336,7 @@ fn what_is_not_a_post_to_an_endpoint() {
 
 #[test]
 fn phps_multipart_works_too() {
-    let house = House::new();
+    let house = house();
     let sealed = house.sealed(PASSWORD);
     let more = [("package", "10k"), ("password", sealed.as_str()), ("uemail", "a@example.com")];
     let signed = house.fields(KEY, "example.com");
@@ -399,7 +353,7 @@ fn phps_multipart_works_too() {
 
 #[test]
 fn a_hash_is_good_for_one_request() {
-    let house = House::new();
+    let house = house();
     house.register("example.com", "10k");
     let balance = house.balance();
     let signed = house.fields(KEY, "example.com");
@@ -438,7 +392,7 @@ fn a_hash_is_good_for_one_request() {
 
 #[test]
 fn stale_digits_are_refused_unless_the_operator_says_otherwise() {
-    let house = House::new();
+    let house = house();
     let captured = || {
         let signed = house.fields(KEY, "example.com");
         house.pass(12_345);
@@ -454,7 +408,7 @@ fn stale_digits_are_refused_unless_the_operator_says_otherwise() {
 
 #[test]
 fn five_wrong_hashes_lock_the_key_for_a_quarter_of_an_hour() {
-    let house = House::new();
+    let house = house();
     let wrong = || {
         let signed = house.fields("not the key", "example.com");
         let fields: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -482,7 +436,7 @@ fn five_wrong_hashes_lock_the_key_for_a_quarter_of_an_hour() {
 /// Every MAC below holds: what keeps the padding oracle shut is one answer, and one IV per ciphertext.
 #[test]
 fn a_rewritten_envelope_is_no_oracle() {
-    let house = House::new();
+    let house = house();
     house.rules.borrow_mut().lock.failures = 0;
     house.register("example.com", "10k");
     let captured = password::seal(KEY, "Tr0ub4dor&3xyz!", [9; 16]).unwrap();
@@ -526,7 +480,7 @@ fn with_iv(envelope: &str, change: impl FnOnce(&mut [u8])) -> String {
 
 #[test]
 fn every_bad_envelope_gets_one_answer_and_counts() {
-    let house = House::new();
+    let house = house();
     house.register("example.com", "10k");
     let weak = house.sealed("alllowercase");
     let foreign = password::seal(OTHER_KEY, PASSWORD, [3; 16]).unwrap();
@@ -546,7 +500,7 @@ fn every_bad_envelope_gets_one_answer_and_counts() {
 
 #[test]
 fn the_time_floor_covers_every_answer_that_follows_a_password() {
-    let house = House::new();
+    let house = house();
     let sealed = house.sealed(PASSWORD);
     for (endpoint, floored) in [("autoregister", true), ("passwordreset", true), ("list", false), ("renew", false)] {
         let signed = house.fields(KEY, "example.com");
@@ -564,7 +518,7 @@ fn the_time_floor_covers_every_answer_that_follows_a_password() {
 
 #[test]
 fn twenty_at_once_and_the_rest_has_to_wait() {
-    let house = House::new();
+    let house = house();
     let send = |endpoint: &str, signed: &[(&str, String); 3]| {
         let fields: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
         house.post(endpoint, &fields, THERE)
@@ -585,7 +539,7 @@ fn twenty_at_once_and_the_rest_has_to_wait() {
 
 #[test]
 fn two_resellers_may_share_an_address() {
-    let house = House::new();
+    let house = house();
     let shared = "yF3E2mEex6yPup8tn6Cvn6dvJipU1LBPSSHkebbo";
     house.reseller(shared, &[HERE], "JPY", PLENTY);
     for (key, credit) in [(KEY, status("OK - 100.00")), (shared, status("OK - 100.00")), (OTHER_KEY, failed())] {
@@ -601,101 +555,6 @@ fn two_resellers_may_share_an_address() {
         fields.extend([("package", package), ("password", sealed.as_str()), ("uemail", "a@example.com")]);
         assert!(house.post("autoregister", &fields, HERE).json.starts_with(starts), "{package}");
     }
-}
-
-/// The network between both ends. It can lose the answer, or the request itself, of chosen endpoints.
-struct Wire<'a> {
-    house: &'a House,
-    lose_answers: RefCell<Vec<&'static str>>,
-    lose_requests: RefCell<Vec<&'static str>>,
-    asked: RefCell<Vec<String>>,
-    /// Seconds that a request takes.
-    pace: i64,
-    counter: Cell<u64>,
-}
-
-impl<'a> Wire<'a> {
-    fn new(house: &'a House) -> Self {
-        let counter = Cell::new(house.count.get().wrapping_mul(1_000_003) + 11);
-        Self {
-            house,
-            lose_answers: RefCell::default(),
-            lose_requests: RefCell::default(),
-            asked: RefCell::default(),
-            pace: 1,
-            counter,
-        }
-    }
-}
-
-fn takes(list: &RefCell<Vec<&'static str>>, endpoint: &str) -> bool {
-    let mut list = list.borrow_mut();
-    let found = list.iter().position(|name| *name == endpoint);
-    found.map(|position| list.remove(position)).is_some()
-}
-
-#[async_trait(?Send)]
-impl Outside for Wire<'_> {
-    async fn send(&self, mut request: Request, _timeout: Duration) -> Result<Response, SendError> {
-        request.target = request.target.replace("https://gp.example/api/v1", "");
-        let endpoint = request.target.trim_matches('/').to_owned();
-        self.asked.borrow_mut().push(endpoint.clone());
-        self.house.pass(self.pace);
-        if takes(&self.lose_requests, &endpoint) {
-            return Err(SendError::Lost("reset".to_owned()));
-        }
-        let said = self.house.serve(request, HERE);
-        if takes(&self.lose_answers, &endpoint) {
-            return Err(SendError::Lost("reset".to_owned()));
-        }
-        Ok(Response { status: said.status, headers: said.headers, body: said.json.into_bytes() })
-    }
-
-    async fn sleep(&self, _time: Duration) {
-        self.house.pass(1);
-    }
-
-    fn now(&self) -> Timestamp {
-        self.house.now.get()
-    }
-
-    fn ticks(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn random(&self, bytes: &mut [u8]) {
-        for byte in bytes {
-            let next = self.counter.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            self.counter.set(next);
-            *byte = next.to_be_bytes()[0];
-        }
-    }
-}
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("this network never lets wait"),
-    }
-}
-
-fn at() -> Connection {
-    contract::Connection {
-        provider: "gp".to_owned(),
-        base_url: "https://gp.example/api/v1".to_owned(),
-        key: String::new(),
-        secret: format!(" {KEY}\n"),
-        settings: Vec::new(),
-    }
-    .into()
-}
-
-fn call(attempt: u32) -> Call {
-    Call { idempotency_key: "k".to_owned(), attempt, deadline_ms: 60_000, notes: Vec::new() }
-}
-
-fn named() -> ServiceRef {
-    ServiceRef { remote_id: Some("example.com".to_owned()), domain: None, username: None }
 }
 
 fn create(wire: &Wire<'_>, attempt: u32) -> Result<Outcome, Problem> {
@@ -718,55 +577,74 @@ fn state(outcome: Result<Outcome, Problem>) -> State {
     }
 }
 
-/// The whole life through both ends, in good weather and with every first answer or request of every change lost.
+/// What a network loses once, of each endpoint named.
+#[derive(Debug, Clone)]
+struct Weather {
+    answers: Vec<&'static str>,
+    requests: Vec<&'static str>,
+}
+
+/// Good weather; every change at once; each endpoint in turn.
+fn weathers() -> Vec<Weather> {
+    const CHANGES: [&str; 7] = ["autoregister", "suspended", "active", "renew", "passwordreset", "packageupdate", "delete"];
+    let answers = |lost: &[&'static str]| Weather { answers: lost.to_vec(), requests: Vec::new() };
+    let requests = |lost: &[&'static str]| Weather { answers: Vec::new(), requests: lost.to_vec() };
+    let mut all = vec![answers(&[]), answers(&CHANGES), requests(&CHANGES)];
+    for endpoint in wire::Endpoint::ALL.map(wire::Endpoint::name) {
+        all.extend([answers(&[endpoint]), requests(&[endpoint])]);
+    }
+    all
+}
+
+/// The whole life through both ends; whatever is lost, it happens once.
+fn live_through(weather: &Weather) -> (i64, i64) {
+    let house = house();
+    let wire = Wire::new(&house);
+    wire.lose_answers.borrow_mut().extend(&weather.answers);
+    wire.lose_requests.borrow_mut().extend(&weather.requests);
+    let at = at();
+    assert!(run(Client.check(&wire, &at)).unwrap().properties.is_empty());
+    assert_eq!(state(create(&wire, 1)), State::Active);
+    assert_eq!(create(&wire, 1).unwrap_err().kind, contract::ProblemKind::AlreadyExists);
+    assert_eq!(state(create(&wire, 2)), State::Active);
+    let after_create = house.balance();
+    assert_eq!(state(run(Client.suspend(&wire, &at, call(1), named(), None))), State::Suspended);
+    assert_eq!(state(run(Client.unsuspend(&wire, &at, call(1), named()))), State::Active);
+    house.rules.borrow_mut().renew_dedupe = false;
+    assert_eq!(state(run(Client.renew(&wire, &at, call(1), named(), String::new()))), State::Active);
+    let paid = after_create - house.balance();
+    assert!(paid > 0);
+    // The host tries again, as if it had not heard.
+    let notes = vec![Property { name: "balance-before".to_owned(), value: after_create.to_string() }];
+    assert!(run(Client.renew(&wire, &at, Call { notes, ..call(2) }, named(), String::new())).is_ok());
+    assert_eq!(after_create - house.balance(), paid);
+    let new_password = Some(SecretString::from("An0ther!pass"));
+    assert!(run(Client.reset_password(&wire, &at, call(1), named(), new_password)).is_ok());
+    assert!(run(Client.change_package(&wire, &at, call(1), named(), "20k".to_owned(), Vec::new())).is_ok());
+    assert_eq!(house.license("example.com").unwrap().package, "20k");
+    assert_eq!(state(run(Client.terminate(&wire, &at, call(1), named()))), State::Terminated);
+    assert_eq!(run(Client.status(&wire, &at, named())).unwrap().state, State::Missing);
+    assert_eq!(run(Client.terminate(&wire, &at, call(1), named())).unwrap_err().kind, contract::ProblemKind::NotFound);
+    assert!(wire.lose_answers.borrow().is_empty() && wire.lose_requests.borrow().is_empty(), "{weather:?}");
+    (after_create, paid)
+}
+
 #[test]
 fn whatever_is_lost_happens_once() {
-    let changes = ["autoregister", "suspended", "active", "renew", "passwordreset", "packageupdate", "delete"];
-    let mut ends = Vec::new();
-    for weather in 0..3 {
-        let house = House::new();
-        let wire = Wire::new(&house);
-        match weather {
-            1 => wire.lose_answers.borrow_mut().extend(changes),
-            2 => wire.lose_requests.borrow_mut().extend(changes),
-            _ => {}
-        }
-        let (now, at) = (&house, at());
-        assert!(run(Client.check(&wire, &at)).unwrap().properties.is_empty());
-        assert_eq!(state(create(&wire, 1)), State::Active);
-        assert_eq!(create(&wire, 1).unwrap_err().kind, contract::ProblemKind::AlreadyExists);
-        assert_eq!(state(create(&wire, 2)), State::Active);
-        let after_create = house.balance();
-        assert_eq!(state(run(Client.suspend(&wire, &at, call(1), named(), None))), State::Suspended);
-        assert_eq!(state(run(Client.unsuspend(&wire, &at, call(1), named()))), State::Active);
-        house.rules.borrow_mut().renew_dedupe = false;
-        assert_eq!(state(run(Client.renew(&wire, &at, call(1), named(), String::new()))), State::Active);
-        let paid = after_create - house.balance();
-        assert!(paid > 0);
-        // The host tries again, as if it had not heard.
-        let notes = vec![Property { name: "balance-before".to_owned(), value: after_create.to_string() }];
-        assert!(run(Client.renew(&wire, &at, Call { notes, ..call(2) }, named(), String::new())).is_ok());
-        assert_eq!(after_create - house.balance(), paid);
-        let new_password = Some(SecretString::from("An0ther!pass"));
-        assert!(run(Client.reset_password(&wire, &at, call(1), named(), new_password)).is_ok());
-        assert!(run(Client.change_package(&wire, &at, call(1), named(), "20k".to_owned(), Vec::new())).is_ok());
-        assert_eq!(now.license("example.com").unwrap().package, "20k");
-        assert_eq!(state(run(Client.terminate(&wire, &at, call(1), named()))), State::Terminated);
-        assert_eq!(run(Client.status(&wire, &at, named())).unwrap().state, State::Missing);
-        assert_eq!(run(Client.terminate(&wire, &at, call(1), named())).unwrap_err().kind, contract::ProblemKind::NotFound);
-        assert!(wire.lose_answers.borrow().is_empty() && wire.lose_requests.borrow().is_empty());
-        ends.push((after_create, paid));
+    let weathers = weathers();
+    let good = live_through(&weathers[0]);
+    for weather in &weathers[1..] {
+        assert_eq!(live_through(weather), good, "{weather:?}");
     }
-    assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
 }
 
 /// 2027-01-15 08:00 UTC: eight zeros leave 90 shuffles, so honest requests of one second collide, and the client tries again.
 #[test]
 fn the_worst_second_of_the_calendar() {
-    let house = House::new();
+    let house = house();
     house.register("example.com", "10k");
     house.now.set(Timestamp::from_second(1_800_000_000).unwrap());
-    let wire = Wire { pace: 0, ..Wire::new(&house) };
+    let wire = Wire::at_once(&house);
     for _ in 0..14 {
         assert_eq!(run(Client.status(&wire, &at(), named())).unwrap().state, State::Active);
         assert_eq!(run(Client.balance(&wire, &at())).unwrap().minor, 9510);

@@ -19,9 +19,14 @@ mod gateway_scripts;
 #[path = "gateway_scripts.rs"]
 mod gateway_scripts_on_postgres;
 mod gateway_surface;
+mod gp_attacks;
 mod gp_books;
 #[path = "gp_books.rs"]
 mod gp_books_on_postgres;
+mod gp_crash;
+#[path = "gp_crash.rs"]
+mod gp_crash_on_postgres;
+mod gp_operator;
 mod house;
 mod kernelhost_billing;
 #[path = "kernelhost_billing.rs"]

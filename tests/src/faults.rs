@@ -47,6 +47,10 @@ pub enum Answer {
     Empty,
     /// The server's own with each `status` in the other letter case.
     OtherCase,
+    /// The server's own with blanks around each `status`.
+    Spaced,
+    /// This status with this JSON.
+    Json(u16, &'static str),
     /// This status with the request repeated in every text of a JSON body.
     Echo(u16),
 }
@@ -209,7 +213,9 @@ async fn distort(answer: Answer, served: Option<Response<Full<Bytes>>>, echo: &s
         Answer::Half => reshape(served, |body| body.slice(..body.len() / 2)).await,
         Answer::Html => made(200, "text/html", html()),
         Answer::Empty => made(200, "application/json", Bytes::new()),
-        Answer::OtherCase => reshape(served, |body| other_case(&body)).await,
+        Answer::OtherCase => reshape(served, |body| with_each_status(&body, flipped)).await,
+        Answer::Spaced => reshape(served, |body| with_each_status(&body, |status| format!(" {status}\t"))).await,
+        Answer::Json(status, body) => made(status, "application/json", Bytes::from_static(body.as_bytes())),
         Answer::Echo(status) => {
             let body = json!({
                 "type": format!("https://example.com/problems/{echo}"), "title": echo, "status": echo, "detail": echo,
@@ -231,23 +237,23 @@ async fn reshape(
     Ok(Response::from_parts(head, Full::new(change(body))))
 }
 
-fn other_case(body: &[u8]) -> Bytes {
+fn with_each_status(body: &[u8], change: fn(&str) -> String) -> Bytes {
     let Ok(mut told) = serde_json::from_slice::<Value>(body) else { return Bytes::copy_from_slice(body) };
-    flip(&mut told);
+    change_each(&mut told, change);
     told.to_string().into()
 }
 
-fn flip(told: &mut Value) {
+fn change_each(told: &mut Value, change: fn(&str) -> String) {
     match told {
         Value::Object(members) => {
             for (name, value) in members {
                 match value {
-                    Value::String(text) if name == "status" => *text = flipped(text),
-                    value => flip(value),
+                    Value::String(text) if name == "status" => *text = change(text),
+                    value => change_each(value, change),
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(flip),
+        Value::Array(items) => items.iter_mut().for_each(|item| change_each(item, change)),
         _ => {}
     }
 }

@@ -7,6 +7,7 @@ pub mod book;
 pub mod daemon;
 pub mod desk;
 pub mod faults;
+pub mod gp;
 pub mod hooks;
 pub mod house;
 pub mod http;

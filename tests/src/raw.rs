@@ -1,7 +1,7 @@
 //! HTTP as bytes on a connection, for what no well-behaved client sends.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
@@ -24,6 +24,15 @@ pub async fn exchange_from(own: IpAddr, address: SocketAddr, request: &[u8]) -> 
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((own, 0).into()).unwrap();
     send(socket.connect(address).await.unwrap(), request).await
+}
+
+/// Writes the head, after a while the body, and reads one answer. Also when the body was sent.
+pub async fn exchange_late(address: SocketAddr, head: &[u8], pause: Duration, body: &[u8]) -> (Instant, Answer) {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(head).await.unwrap();
+    tokio::time::sleep(pause).await;
+    let sent = Instant::now();
+    (sent, send(connection, body).await)
 }
 
 async fn send(mut connection: TcpStream, request: &[u8]) -> Answer {

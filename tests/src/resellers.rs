@@ -7,12 +7,14 @@ use ipnet::IpNet;
 use provisor::clock::Clock;
 use provisor::store::NewKey;
 use provisor_providers::books::{AccountId, Entry};
+use provisor_providers::gp::hash;
 use provisor_providers::kernelhost::sign;
 use provisor_providers::money::Minor;
 use provisor_providers::server::KeyLimits;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+use crate::gp::urlencoded;
 use crate::house::House;
 use crate::http::{Answer, Http};
 
@@ -149,5 +151,37 @@ impl KernelHostKey {
     pub async fn post(&self, path: &str, idempotency_key: &str, body: &Value) -> Answer {
         let now = jiff::Timestamp::now().as_second();
         self.send(now, "POST", path, &[("Idempotency-Key", idempotency_key)], body.to_string().as_bytes()).await
+    }
+}
+
+/// An API key of the GP API, and forms signed with it.
+#[derive(Clone)]
+pub struct GpKey {
+    /// The API key.
+    pub secret: SecretString,
+    /// Where to send to.
+    pub base_url: String,
+    /// What sends.
+    pub http: Http,
+}
+
+impl GpKey {
+    /// The form of a request signed over these ten digits.
+    pub fn form(&self, domain: &str, timestamp: &str, more: &[(&str, &str)]) -> String {
+        let hash = hash::hash(self.secret.expose_secret(), domain, timestamp);
+        let signed = [("domain", domain), ("hash", &hash), ("timestamp", timestamp)];
+        urlencoded(&[&signed[..], more].concat())
+    }
+
+    /// Posts a form to an endpoint.
+    pub async fn post(&self, endpoint: &str, headers: &[(&str, &str)], form: String) -> Answer {
+        let headers = [&[("Content-Type", "application/x-www-form-urlencoded")][..], headers].concat();
+        self.http.send("POST", &format!("{}/{endpoint}/", self.base_url), &headers, form).await
+    }
+
+    /// Asks an endpoint about a domain, and reads the status text.
+    pub async fn ask(&self, now: i64, endpoint: &str, domain: &str, more: &[(&str, &str)]) -> String {
+        let answer = self.post(endpoint, &[], self.form(domain, &now.to_string(), more)).await;
+        answer.json()["status"].as_str().unwrap().to_owned()
     }
 }

@@ -14,6 +14,7 @@ mod mail;
 mod operations;
 mod order;
 pub mod output;
+mod package;
 mod panel;
 mod paths;
 mod plugin;
@@ -102,6 +103,7 @@ enum Command {
     Reseller(reseller::Reseller),
     Key(key::Key),
     Product(product::Product),
+    Package(package::Package),
     Order(order::Order),
     Service(service::Service),
     Invoice(invoice::Invoice),
@@ -209,6 +211,7 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Reseller(command) => reseller::run(command, &context),
             Command::Key(command) => key::run(command, &context),
             Command::Product(command) => product::run(command, &context),
+            Command::Package(command) => package::run(command, &context),
             Command::Order(command) => order::run(&command, &context),
             Command::Service(command) => service::run(&command, &context),
             Command::Invoice(command) => invoice::run(command, &context),

@@ -191,13 +191,19 @@ struct Created {
     id: i64,
 }
 
+/// The form of ISO 4217's codes; which ones there are is not our business.
+pub(super) fn check_currency(code: &str) -> Result<(), Failure> {
+    if code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Ok(());
+    }
+    Err(Failure::usage(anyhow!("`{code}` is not a currency: three capital letters such as EUR")))
+}
+
 fn create(context: &Context, name: &str, email: &str, amount: Minor, currency: &str) -> Result<Exit, Failure> {
     if name.trim().is_empty() || !email.contains('@') {
         return Err(Failure::usage(anyhow!("a reseller has a name and an e-mail address")));
     }
-    if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        return Err(Failure::usage(anyhow!("`{currency}` is not a currency: three capital letters such as EUR")));
-    }
+    check_currency(currency)?;
     if amount < Minor::ZERO {
         return Err(Failure::usage(anyhow!("a reseller does not start with debts")));
     }

@@ -31,8 +31,8 @@ pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, s
     let peer = addresses::peer(socket, request.headers(), &state.options.trusted_proxies);
     let served = serve(state, api, prefix, request, peer, &request_id).await;
     state.checkpoints.count();
-    let (response, floor) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), Duration::ZERO));
-    tokio::time::sleep_until((received + floor).into()).await;
+    let (response, not_before) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), received));
+    tokio::time::sleep_until(not_before.into()).await;
     tracing::debug!(request_id, status = response.status, elapsed = ?received.elapsed(), "answered");
     to_http(response)
 }
@@ -44,18 +44,20 @@ async fn serve(
     request: HttpRequest<Incoming>,
     peer: IpAddr,
     request_id: &str,
-) -> Result<(Response, Duration), TurnedAway> {
+) -> Result<(Response, Instant), TurnedAway> {
     state.addresses.take(peer, Instant::now()).map_err(|retry_after_s| TurnedAway::RateLimited { retry_after_s })?;
     let request = read(api, prefix, request).await?;
+    // From here on: a caller who sends the body late must not use up the floor with that.
+    let begun = Instant::now();
     let moment = state.clock.moment(state.options.rules.clone());
     let visit = Arc::new(Visit { request, peer, request_id: request_id.to_owned(), moment });
     for distrust in [false, true] {
         let work = match admit(state, api, Arc::clone(&visit), distrust).await? {
-            Admission::Answered(response) => return Ok((response, Duration::ZERO)),
+            Admission::Answered(response) => return Ok((response, begun)),
             Admission::Work(work) => work,
         };
-        if let Some(answer) = work_off(state, work).await? {
-            return Ok(answer);
+        if let Some((response, floor)) = work_off(state, work).await? {
+            return Ok((response, begun + floor));
         }
         tracing::debug!(request_id, "the key changed: admitting once more");
     }

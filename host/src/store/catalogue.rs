@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use provisor_providers::books::{Fault, Package, Price, Product};
+use provisor_providers::books::{FREE_PACKAGE, Fault, Package, Price, Product};
 use provisor_providers::money::Minor;
 use serde::Deserialize;
 
-use super::Transaction;
 use super::sql::{Row, Sql};
+use super::{Transaction, licenses};
 
 /// The catalogue a new book starts with, in the form that `product import` reads.
 const DEFAULT: &str = include_str!("catalogue.toml");
@@ -148,9 +148,17 @@ impl Catalogue {
             }
             product.check().map_err(complain)?;
         }
+        let mut names = BTreeSet::new();
         for package in &catalogue.packages {
             let complain = |what: String| CatalogueError::Value { item: format!("package {}", package.name), what };
+            if package.name.is_empty() || !names.insert(package.name.to_ascii_lowercase()) {
+                return Err(complain("names are not empty and occur once, whatever their case".to_owned()));
+            }
             package.prices.values().try_for_each(|price| amount(price).map(drop)).map_err(complain)?;
+            let costs = |price: &String| amount(price).is_ok_and(|price| price > Minor::ZERO);
+            if package.name == FREE_PACKAGE && package.prices.values().any(costs) {
+                return Err(complain("this is the package that costs nothing".to_owned()));
+            }
         }
         Ok(catalogue)
     }
@@ -182,12 +190,14 @@ fn amount(text: &str) -> Result<Minor, String> {
 }
 
 impl Transaction<'_> {
-    /// Puts a checked catalogue on sale.
+    /// Puts a checked catalogue on sale. A list of packages that lacks one which a reseller has, or its price, is refused: it could not
+    /// be renewed.
     pub fn import(&mut self, catalogue: &Catalogue) -> Result<(), Fault> {
         for product in &catalogue.products {
             self.put_product(product)?;
         }
         if !catalogue.packages.is_empty() {
+            self.strands_nobody(&catalogue.packages)?;
             self.sql.batch("DELETE FROM package_prices; DELETE FROM packages")?;
         }
         for (rank, package) in (0_u32..).zip(&catalogue.packages) {
@@ -200,6 +210,37 @@ impl Transaction<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What has a price now and none in a new list must not be in use.
+    fn strands_nobody(&mut self, list: &[NewPackage]) -> Result<(), Fault> {
+        for Package { name, prices, .. } in packages(self.sql)? {
+            let new = list.iter().find(|package| package.name == name);
+            for (currency, _) in prices {
+                let stays = new.is_some_and(|package| package.prices.contains_key(&currency));
+                if !stays && licenses::is_in_use(self.sql, &name, &currency)? {
+                    return Err(Fault(format!(
+                        "resellers have the package {name} and pay in {currency}: it keeps its name and a price"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets what a package of the list costs for a month in one currency, or that it is not on sale there: then false, and nothing
+    /// changed, if a reseller has it who pays in that currency.
+    pub fn set_package_price(&mut self, package: &str, currency: &str, price: Option<Minor>) -> Result<bool, Fault> {
+        if price.is_none() && licenses::is_in_use(self.sql, package, currency)? {
+            return Ok(false);
+        }
+        let delete = "DELETE FROM package_prices WHERE package = $1 AND currency = $2";
+        self.sql.execute(delete, &[package.into(), currency.into()])?;
+        if let Some(price) = price {
+            let insert = "INSERT INTO package_prices (package, currency, price) VALUES ($1, $2, $3)";
+            self.sql.execute(insert, &[package.into(), currency.into(), price.0.into()])?;
+        }
+        Ok(true)
     }
 
     fn put_product(&mut self, product: &NewProduct) -> Result<(), Fault> {

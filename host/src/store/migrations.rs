@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (5, include_str!("migrations/0005_audit.sql")),
     (6, include_str!("migrations/0006_use.sql")),
     (7, include_str!("migrations/0007_journal.sql")),
+    (8, include_str!("migrations/0008_terms.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

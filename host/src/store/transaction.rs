@@ -174,6 +174,14 @@ impl Books for Transaction<'_> {
     fn licensee(&mut self, domain: &str) -> Result<Option<AccountId>, Fault> {
         licenses::licensee(self.sql, domain)
     }
+
+    fn due_licenses(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(AccountId, String)>, Fault> {
+        licenses::due(self.sql, now, limit)
+    }
+
+    fn next_due_license(&mut self) -> Result<Option<Timestamp>, Fault> {
+        licenses::next_due(self.sql)
+    }
 }
 
 /// One reseller's part: the account goes into every statement.

@@ -453,7 +453,7 @@ fn meaning(status: &str) -> (ProblemKind, Retry, Option<&'static str>) {
         _ if is(text::CONNECTION_FAILED) => (ProblemKind::Unauthorized, Retry::AfterFix, None),
         _ if is(text::NOT_FOUND) || is(text::NO_ACTIVE_PACKAGE) => (ProblemKind::NotFound, Retry::Never, None),
         _ if is(text::IS_SUSPENDED) => (ProblemKind::WrongState, Retry::AfterFix, None),
-        _ if is(text::INSUFFICIENT_CREDIT) => (ProblemKind::PaymentRequired, Retry::AfterFix, None),
+        _ if is(text::INSUFFICIENT_CREDIT) || is(text::UNPAID) => (ProblemKind::PaymentRequired, Retry::AfterFix, None),
         _ if is(text::ALREADY_REGISTERED) => (ProblemKind::AlreadyExists, Retry::Never, None),
         _ => (ProblemKind::Refused, Retry::Never, None),
     }

@@ -45,6 +45,8 @@ pub(super) struct Admitted {
     pub(super) now: Timestamp,
     /// Whether a second renew within ten minutes is free.
     pub(super) renew_dedupe: bool,
+    /// So many days after its due date an unpaid package is suspended.
+    pub(super) suspend_days: u32,
 }
 
 /// Why an endpoint changed nothing.
@@ -399,6 +401,7 @@ impl Case {
             token: self.token.clone(),
             now,
             renew_dedupe: self.visit.moment.rules.renew_dedupe,
+            suspend_days: self.visit.moment.rules.billing.suspend_days,
         };
         attempt(self.act, &admitted, books)
     }

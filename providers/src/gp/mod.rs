@@ -9,6 +9,7 @@ pub mod password;
 #[cfg(test)]
 mod script;
 pub mod server;
+mod terms;
 pub mod wire;
 
 pub use client::Client;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp};
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
 
 use super::guard::{self, Admitted, Stop, respond};
-use super::wire::{self, Answer, Asked, text};
-use crate::books::{Books, Entry, Fault, License, LicenseState, Package};
+use super::terms::{self, Catalogue};
+use super::wire::{Answer, Asked, text};
+use crate::books::{Books, Entry, Fault, License, LicenseState};
 use crate::message::{Request, Response};
 use crate::money::Minor;
 use crate::server::{Admission, Issued, Keys, Moment, TurnedAway, Visit};
@@ -65,9 +65,8 @@ impl crate::server::Server for Server {
         true
     }
 
-    /// Licenses do not change by themselves.
-    fn tick(&self, _moment: &Moment, _books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {
-        Ok(None)
+    fn tick(&self, moment: &Moment, books: &mut dyn Books) -> Result<Option<Timestamp>, Fault> {
+        terms::tick(moment, books)
     }
 }
 
@@ -101,7 +100,7 @@ fn list(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
 }
 
 fn register(request: &Admitted, name: &str, email: &str, books: &mut dyn Books) -> Result<Answer, Stop> {
-    let catalogue = Catalogue::read(request, books)?;
+    let catalogue = Catalogue::read(request.account, books)?;
     let (package, price) = catalogue.find(name)?;
     if let Some(live) = books.account(request.account).license(&request.domain)? {
         // The same again, so that a retry is safe.
@@ -113,7 +112,8 @@ fn register(request: &Admitted, name: &str, email: &str, books: &mut dyn Books) 
     if books.licensee(&request.domain)?.is_some() {
         return Err(text::ALREADY_REGISTERED.into());
     }
-    charge(request, price, "gp.autoregister", books)?;
+    charge(request, &catalogue, price, "gp.autoregister", books)?;
+    let due_at = terms::months_from(request.now, 1)?;
     books.account(request.account).add_license(&License {
         id: 0,
         domain: request.domain.clone(),
@@ -122,24 +122,31 @@ fn register(request: &Admitted, name: &str, email: &str, books: &mut dyn Books) 
         state: LicenseState::Active,
         email: email.to_owned(),
         password_hash: request.password_hash.clone(),
-        due_at: months_from(request.now, 1)?,
+        due_at,
         created_at: request.now,
         renewed_at: None,
+        look_at: Some(due_at),
+        unpaid_since: None,
     })?;
     Ok(Answer { token: Some(request.token.clone()), ..ok() })
 }
 
 fn set_state(request: &Admitted, state: LicenseState, absent: &'static str, books: &mut dyn Books) -> Result<Answer, Stop> {
     let license = license(request, absent, books)?;
-    if license.state != state {
-        books.account(request.account).set_license(&License { state, ..license })?;
+    if license.state == state {
+        return Ok(ok());
     }
+    let is_unpaid = |catalogue: Catalogue| catalogue.is_unpaid(&license, request.now, request.suspend_days);
+    if state == LicenseState::Active && is_unpaid(Catalogue::read(request.account, books)?) {
+        return Err(text::UNPAID.into());
+    }
+    books.account(request.account).set_license(&in_state(state, license))?;
     Ok(ok())
 }
 
 fn update(request: &Admitted, state: LicenseState, name: &str, books: &mut dyn Books) -> Result<Answer, Stop> {
     let license = license(request, text::NOT_FOUND, books)?;
-    let catalogue = Catalogue::read(request, books)?;
+    let catalogue = Catalogue::read(request.account, books)?;
     let (package, price) = catalogue.find(name)?;
     if license.state == LicenseState::Suspended {
         return Err(text::IS_SUSPENDED.into());
@@ -151,10 +158,11 @@ fn update(request: &Admitted, state: LicenseState, name: &str, books: &mut dyn B
     // A package that ends now has no rest to pay for.
     if state != LicenseState::Cancelled {
         let difference = Minor((price.0 - current_price.0).max(0));
-        charge(request, pro_rata(difference, request.now, license.due_at)?, "gp.packageupdate", books)?;
+        let rest = terms::pro_rata(difference, request.now, license.due_at)?;
+        charge(request, &catalogue, rest, "gp.packageupdate", books)?;
     }
     let package = package.name.clone();
-    books.account(request.account).set_license(&License { package, state, ..license })?;
+    books.account(request.account).set_license(&in_state(state, License { package, ..license }))?;
     Ok(ok())
 }
 
@@ -173,13 +181,20 @@ fn renew(request: &Admitted, books: &mut dyn Books) -> Result<Answer, Stop> {
     if request.renew_dedupe && license.renewed_at.is_some_and(is_recent) {
         return Ok(ok());
     }
-    let catalogue = Catalogue::read(request, books)?;
+    let catalogue = Catalogue::read(request.account, books)?;
     let (_, price) = catalogue.find(&license.package)?;
-    charge(request, price, "gp.renew", books)?;
-    let due_at = months_from(license.due_at.max(request.now), 1)?;
+    charge(request, &catalogue, price, "gp.renew", books)?;
+    let due_at = terms::next_due(license.due_at, request.now)?;
+    // Takes back a suspension for want of payment, but not the reseller's own.
+    let state = if license.unpaid_since.is_some() { LicenseState::Active } else { license.state };
     let renewed_at = Some(request.now);
-    books.account(request.account).set_license(&License { due_at, renewed_at, ..license })?;
+    books.account(request.account).set_license(&in_state(state, License { due_at, renewed_at, ..license }))?;
     Ok(ok())
+}
+
+/// The license in a state that the reseller chose or paid for.
+fn in_state(state: LicenseState, license: License) -> License {
+    License { state, look_at: terms::look_at(state, license.due_at), unpaid_since: None, ..license }
 }
 
 /// The live license of the request's domain.
@@ -187,46 +202,12 @@ fn license(request: &Admitted, absent: &'static str, books: &mut dyn Books) -> R
     books.account(request.account).license(&request.domain)?.ok_or(Stop::Refused(absent))
 }
 
-fn charge(request: &Admitted, amount: Minor, kind: &str, books: &mut dyn Books) -> Result<(), Stop> {
+/// Takes what something costs; from a reseller to whom nothing is sold any more not even nothing.
+fn charge(request: &Admitted, from: &Catalogue, amount: Minor, kind: &str, books: &mut dyn Books) -> Result<(), Stop> {
+    if from.is_closed() {
+        return Err(text::CLOSED.into());
+    }
     let entry = Entry { at: request.now, kind, reference: &request.domain };
     let is_paid = amount == Minor::ZERO || books.account(request.account).charge(amount, &entry)?;
     if is_paid { Ok(()) } else { Err(text::INSUFFICIENT_CREDIT.into()) }
-}
-
-/// The packages as one reseller sees them.
-struct Catalogue {
-    packages: Vec<Package>,
-    currency: String,
-}
-
-impl Catalogue {
-    fn read(request: &Admitted, books: &mut dyn Books) -> Result<Self, Fault> {
-        let currency = books.account(request.account).profile()?.currency;
-        Ok(Self { packages: books.packages()?, currency })
-    }
-
-    /// A package, named in any case, and its price for one term. One without a price in the reseller's currency is not on sale.
-    fn find(&self, name: &str) -> Result<(&Package, Minor), Stop> {
-        let package =
-            self.packages.iter().find(|package| package.name.eq_ignore_ascii_case(name)).ok_or(text::INVALID_PACKAGE)?;
-        if package.name == wire::FREE {
-            return Ok((package, Minor::ZERO));
-        }
-        let price = package.prices.iter().find(|(currency, _)| *currency == self.currency).ok_or(text::INVALID_PACKAGE)?;
-        Ok((package, price.1))
-    }
-}
-
-/// Calendar months in UTC; the last day of a shorter month stands for a missing one.
-fn months_from(from: Timestamp, months: i64) -> Result<Timestamp, Fault> {
-    let moved = from.to_zoned(TimeZone::UTC).checked_add(months.months()).map_err(|error| Fault(error.to_string()))?;
-    Ok(moved.timestamp())
-}
-
-/// The part of a month's amount that the rest of the term costs, rounded up to the cent. Terms paid ahead count in full.
-fn pro_rata(monthly: Minor, now: Timestamp, due_at: Timestamp) -> Result<Minor, Fault> {
-    let term_ms = i128::from((due_at.as_millisecond() - months_from(due_at, -1)?.as_millisecond()).max(1));
-    let rest_ms = i128::from((due_at.as_millisecond() - now.as_millisecond()).max(0));
-    let amount = (i128::from(monthly.0) * rest_ms + term_ms - 1) / term_ms;
-    i64::try_from(amount).map(Minor).map_err(|error| Fault(error.to_string()))
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::form::Form;
-use crate::books::LicenseState;
+use crate::books::{FREE_PACKAGE, LicenseState};
 
 /// This provider's id.
 pub const PROVIDER: &str = "gp";
@@ -77,10 +77,10 @@ impl Endpoint {
 }
 
 /// The package names (spec 4; our choice of the upper ones and of the order, 2.8), smallest first.
-pub const PACKAGES: [&str; 8] = ["Free", "10k", "20k", "40k", "100k", "200k", "400k", "1M"];
+pub const PACKAGES: [&str; 8] = [FREE, "10k", "20k", "40k", "100k", "200k", "400k", "1M"];
 
 /// The package that costs nothing.
-pub const FREE: &str = "Free";
+pub const FREE: &str = FREE_PACKAGE;
 
 /// The domain of requests that are about none (spec 1).
 pub const NO_DOMAIN: &str = "example.com";
@@ -117,6 +117,10 @@ pub mod text {
     pub const INSUFFICIENT_CREDIT: &str = "Insufficient credit";
     /// Our choice, 2.10.
     pub const ALREADY_REGISTERED: &str = "Domain already registered";
+    /// `active` of a package whose last term is over and was not renewed in time: our choice, since nothing is documented.
+    pub const UNPAID: &str = "Package is unpaid. Please renew it to continue.";
+    /// The operator sells nothing more to this reseller: our choice.
+    pub const CLOSED: &str = "Reseller account is closed";
     /// Over a limit (our choice, 2.14).
     pub const TOO_MANY: &str = "Too many requests";
     /// A defect of the server.

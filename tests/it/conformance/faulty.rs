@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::bench::{Bench, Candidate, Intent, Operation, reference, service_of};
+use super::subjects::subject;
 
 /// Time enough for a few tries.
 const DEADLINE_MS: u32 = 2_500;
@@ -17,12 +18,12 @@ const AT_A_TIME: usize = 8;
 /// Past every deadline here.
 const LATE: Duration = Duration::from_secs(8);
 
-const fn fault(reaches: bool, answer: Answer) -> Fault {
+pub(super) const fn fault(reaches: bool, answer: Answer) -> Fault {
     Fault { reaches, answer }
 }
 
 /// What stays as it is until it is healed. None is a closed port.
-const LASTING: [Option<Fault>; 17] = [
+const LASTING: [Option<Fault>; 21] = [
     None,
     Some(fault(false, Answer::Cut)),
     Some(fault(true, Answer::Cut)),
@@ -38,6 +39,10 @@ const LASTING: [Option<Fault>; 17] = [
     Some(fault(true, Answer::Html)),
     Some(fault(false, Answer::Empty)),
     Some(fault(true, Answer::OtherCase)),
+    Some(fault(true, Answer::Spaced)),
+    Some(fault(false, Answer::Json(500, r#"{"status":"ok"}"#))),
+    Some(fault(true, Answer::Json(500, r#"{"status":"ok"}"#))),
+    Some(fault(true, Answer::Json(200, "42"))),
     Some(fault(false, Answer::Echo(422))),
     Some(fault(true, Answer::Echo(500))),
 ];
@@ -69,7 +74,7 @@ async fn under_faults(candidate: Candidate, operation: Operation) {
     }
     let slots = Rc::new(Semaphore::new(AT_A_TIME));
     let mut cases = JoinSet::new();
-    for fault in LASTING {
+    for fault in LASTING.into_iter().chain(subject(candidate.provider).faults().iter().copied().map(Some)) {
         let slots = Rc::clone(&slots);
         cases.spawn_local(async move {
             let _slot = slots.acquire().await.unwrap();
@@ -120,8 +125,8 @@ fn judge(what: &str, fault: Option<Fault>, problem: &Problem, changed: bool) {
         Some(Answer::TooMany(_)) => &[ProblemKind::RateLimited],
         // A gateway's word for a server it could not reach.
         Some(Answer::Status(502)) => &[ProblemKind::Unreachable, ProblemKind::Protocol],
-        Some(Answer::Status(_) | Answer::Half | Answer::Html | Answer::Empty) => &[ProblemKind::Protocol],
-        Some(Answer::OtherCase) => panic!("{told}"),
+        Some(Answer::Status(_) | Answer::Half | Answer::Html | Answer::Empty | Answer::Json(..)) => &[ProblemKind::Protocol],
+        Some(Answer::OtherCase | Answer::Spaced) => panic!("{told}"),
         // Whatever was read out of that, it is no success.
         Some(Answer::Echo(_)) => &[ProblemKind::Protocol, ProblemKind::Refused, ProblemKind::Invalid],
     };

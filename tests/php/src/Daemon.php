@@ -34,14 +34,15 @@ final class Daemon
     /** @var array<string, string> */
     private array $settings;
 
-    /** @param array<string, string> $settings environment of both processes, such as PROVISOR_SERVER__FULFILMENT__MODE */
+    /** @param array<string, string> $settings environment of the provider's process, such as PROVISOR_SERVER__FULFILMENT__MODE */
     private function __construct(array $settings)
     {
         $this->folder = self::temporaryFolder();
         $this->settings = $settings + [
             'PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE' => '0',
             'PROVISOR_SERVER__FULFILMENT__DELAY_MS' => '0',
-            'PROVISOR_LOG' => 'debug',
+            // Two due dates are renewed in one test, not in two months.
+            'PROVISOR_SERVER__GP__RENEW_DEDUPE' => 'false',
         ];
     }
 
@@ -256,8 +257,7 @@ final class Daemon
     private function run(string $name, array $arguments): array
     {
         $streams = [1 => ['pipe', 'w'], 2 => ['pipe', 'w']];
-        $environment = $this->settings + ($name === 'gateway' ? $this->secrets : []);
-        $process = proc_open($this->command($name, $arguments), $streams, $pipes, null, $environment);
+        $process = proc_open($this->command($name, $arguments), $streams, $pipes, null, $this->environment($name));
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start ' . self::binary());
         }
@@ -284,8 +284,7 @@ final class Daemon
     {
         $streams = [1 => ['pipe', 'w'], 2 => ['file', "{$this->folder}/$name.log", 'a']];
         $command = $this->command($name, array_merge(['serve'], $arguments));
-        $environment = $this->settings + ($name === 'gateway' ? $this->secrets : []);
-        $process = proc_open($command, $streams, $pipes, null, $environment);
+        $process = proc_open($command, $streams, $pipes, null, $this->environment($name));
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start ' . self::binary());
         }
@@ -305,6 +304,12 @@ final class Daemon
     private function command(string $name, array $arguments): array
     {
         return array_merge([self::binary(), '--json', '--data', "{$this->folder}/$name"], $arguments);
+    }
+
+    /** @return array<string, string> */
+    private function environment(string $name): array
+    {
+        return ['PROVISOR_LOG' => 'debug'] + ($name === 'gateway' ? $this->secrets : $this->settings);
     }
 
     private function end(string $name): void

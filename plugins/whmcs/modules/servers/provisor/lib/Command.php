@@ -33,7 +33,7 @@ final class Command
             $request['fields'] = self::masked($sent);
             $answer = self::send(Server::gateway($params), $account, $operation, $sent);
             $account->remember($answer->service());
-            self::log($function, $params, $request, ['operation' => $answer->operation(), 'service' => $answer->service()]);
+            self::log($function, $params, $request, self::told($answer));
             return $answer->isDone() ? self::SUCCESS : self::pending($answer);
         } catch (Problem $problem) {
             self::log($function, $params, $request, ['kind' => $problem->kind(), 'message' => $problem->staffText()]);
@@ -143,6 +143,22 @@ final class Command
     {
         self::log($function, $params, $request, get_class($error) . ': ' . Read::shortened($error->getMessage(), 500));
         return Texts::isForCustomer() ? Texts::get('neutral') : Texts::get('defect', ['class' => get_class($error)]);
+    }
+
+    /**
+     * What the log needs of an answer. A service's properties stay out: they are the provider's, whatever it puts there.
+     *
+     * @return array<string, mixed>
+     */
+    private static function told(Answer $answer): array
+    {
+        $of = static function (array $from, array $names): array {
+            return array_intersect_key($from, array_flip($names));
+        };
+        return [
+            'operation' => $of($answer->operation(), ['id', 'operation', 'state', 'attempts', 'request_id']),
+            'service' => $of($answer->service(), ['key', 'generation', 'state', 'remote_id', 'plan', 'addresses', 'due_at']),
+        ];
     }
 
     /** @param array<mixed>|string $value */

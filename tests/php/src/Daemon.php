@@ -65,6 +65,18 @@ final class Daemon
         return $this->address;
     }
 
+    /** The folder of all its files, for sockets; gone when it stops. */
+    public function folder(): string
+    {
+        return $this->folder;
+    }
+
+    /** Where the providers' own interfaces are. */
+    public function providerAddress(): string
+    {
+        return "http://{$this->server}";
+    }
+
     /** The panel's token. */
     public function token(): string
     {
@@ -150,15 +162,22 @@ final class Daemon
         $this->server = Read::text($listening, 'server');
     }
 
-    /** The gateway, on any free port. */
-    public function startGateway(): void
+    /** The gateway, on a free port or on a socket, `unix:/path`. */
+    public function startGateway(string $listen = '127.0.0.1:0'): void
     {
-        $listening = $this->serve('gateway', ['--gateway', '127.0.0.1:0']);
-        $this->address = 'http://' . Read::text($listening, 'gateway');
+        $listening = Read::text($this->serve('gateway', ['--gateway', $listen]), 'gateway');
+        $this->address = strncmp($listening, 'unix:', 5) === 0 ? $listening : "http://$listening";
         $this->token = $this->token !== '' ? $this->token : $this->newToken('panel');
         if ($this->token === '') {
             throw new RuntimeException('`provisor panel create` printed no token');
         }
+    }
+
+    /** The same gateway, elsewhere. */
+    public function restartGatewayOn(string $listen): void
+    {
+        $this->killGateway();
+        $this->startGateway($listen);
     }
 
     /** The gateway goes away. */

@@ -234,7 +234,8 @@ final class Gateway
         if (preg_match('/^[A-Za-z0-9._:-]{1,128}$/D', $key) !== 1) {
             throw new Problem('invalid', 'A service key has 1 to 128 of the characters A-Z a-z 0-9 . _ : -');
         }
-        return '/v1/services/' . rawurlencode($key);
+        // All of these stand in a path as they are.
+        return "/v1/services/$key";
     }
 
     private static function profilePath(string $profile): string

@@ -2,8 +2,6 @@
 
 declare(strict_types=1);
 
-use PHPUnit\Framework\TestCase;
-
 // A notice or deprecation in a plug-in fails its test; see phpunit.xml.
 error_reporting(E_ALL);
 
@@ -15,6 +13,3 @@ spl_autoload_register(static function (string $class): void {
     }
 });
 
-if (!class_exists(TestCase::class)) {
-    throw new RuntimeException('run these tests with tests/php/run');
-}

@@ -1,6 +1,6 @@
 <?php
 
-// Passes requests on, one after the other, and loses as many answers as the control file says.
+// Passes requests on, one after the other, and loses as many answers to POST as the control file says.
 //
 //   php lossy.php UPSTREAM CONTROL_FILE
 
@@ -33,7 +33,7 @@ while (true) {
     $answer = stream_get_contents($upstream);
     fclose($upstream);
     $lose = (int) file_get_contents($argv[2]);
-    if ($lose > 0) {
+    if ($lose > 0 && strncmp($request, 'POST ', 5) === 0) {
         file_put_contents($argv[2], (string) ($lose - 1));
     } else {
         fwrite($caller, (string) $answer);

@@ -34,14 +34,15 @@ final class Daemon
     /** @var array<string, string> */
     private array $settings;
 
-    /** @param array<string, string> $settings environment of both processes, such as PROVISOR_SERVER__FULFILMENT__MODE */
+    /** @param array<string, string> $settings environment of the provider's process, such as PROVISOR_SERVER__FULFILMENT__MODE */
     private function __construct(array $settings)
     {
         $this->folder = self::temporaryFolder();
         $this->settings = $settings + [
             'PROVISOR_SERVER__LIMITS__PER_IP_PER_MINUTE' => '0',
             'PROVISOR_SERVER__FULFILMENT__DELAY_MS' => '0',
-            'PROVISOR_LOG' => 'debug',
+            // Two due dates are renewed in one test, not in two months.
+            'PROVISOR_SERVER__GP__RENEW_DEDUPE' => 'false',
         ];
     }
 
@@ -62,6 +63,18 @@ final class Daemon
     public function address(): string
     {
         return $this->address;
+    }
+
+    /** The folder of all its files, for sockets; gone when it stops. */
+    public function folder(): string
+    {
+        return $this->folder;
+    }
+
+    /** Where the providers' own interfaces are. */
+    public function providerAddress(): string
+    {
+        return "http://{$this->server}";
     }
 
     /** The panel's token. */
@@ -149,15 +162,22 @@ final class Daemon
         $this->server = Read::text($listening, 'server');
     }
 
-    /** The gateway, on any free port. */
-    public function startGateway(): void
+    /** The gateway, on a free port or on a socket, `unix:/path`. */
+    public function startGateway(string $listen = '127.0.0.1:0'): void
     {
-        $listening = $this->serve('gateway', ['--gateway', '127.0.0.1:0']);
-        $this->address = 'http://' . Read::text($listening, 'gateway');
+        $listening = Read::text($this->serve('gateway', ['--gateway', $listen]), 'gateway');
+        $this->address = strncmp($listening, 'unix:', 5) === 0 ? $listening : "http://$listening";
         $this->token = $this->token !== '' ? $this->token : $this->newToken('panel');
         if ($this->token === '') {
             throw new RuntimeException('`provisor panel create` printed no token');
         }
+    }
+
+    /** The same gateway, elsewhere. */
+    public function restartGatewayOn(string $listen): void
+    {
+        $this->killGateway();
+        $this->startGateway($listen);
     }
 
     /** The gateway goes away. */
@@ -256,8 +276,7 @@ final class Daemon
     private function run(string $name, array $arguments): array
     {
         $streams = [1 => ['pipe', 'w'], 2 => ['pipe', 'w']];
-        $environment = $this->settings + ($name === 'gateway' ? $this->secrets : []);
-        $process = proc_open($this->command($name, $arguments), $streams, $pipes, null, $environment);
+        $process = proc_open($this->command($name, $arguments), $streams, $pipes, null, $this->environment($name));
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start ' . self::binary());
         }
@@ -284,8 +303,7 @@ final class Daemon
     {
         $streams = [1 => ['pipe', 'w'], 2 => ['file', "{$this->folder}/$name.log", 'a']];
         $command = $this->command($name, array_merge(['serve'], $arguments));
-        $environment = $this->settings + ($name === 'gateway' ? $this->secrets : []);
-        $process = proc_open($command, $streams, $pipes, null, $environment);
+        $process = proc_open($command, $streams, $pipes, null, $this->environment($name));
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start ' . self::binary());
         }
@@ -305,6 +323,12 @@ final class Daemon
     private function command(string $name, array $arguments): array
     {
         return array_merge([self::binary(), '--json', '--data', "{$this->folder}/$name"], $arguments);
+    }
+
+    /** @return array<string, string> */
+    private function environment(string $name): array
+    {
+        return ['PROVISOR_LOG' => 'debug'] + ($name === 'gateway' ? $this->secrets : $this->settings);
     }
 
     private function end(string $name): void

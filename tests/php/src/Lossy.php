@@ -39,7 +39,7 @@ final class Lossy
         return $this->address;
     }
 
-    /** The next answers, so many, are lost. */
+    /** The next answers to changes, so many, are lost. */
     public function lose(int $answers): void
     {
         file_put_contents($this->control, (string) $answers);

@@ -168,7 +168,7 @@ final class Service
     }
 
     /**
-     * What staff, or the customer, can ask for on the service: power actions, `change-password` and `sign-on`.
+     * What staff, or the customer, can ask for on the service: power actions, `change-password`, `sign-on` and `access`.
      *
      * @param array<string, mixed> $service      of view()
      * @param bool                 $mayReinstall whether a customer may
@@ -191,18 +191,45 @@ final class Service
         if ($this->signOnTarget($profile, $isForCustomer) !== null) {
             $offers[] = 'sign-on';
         }
+        if ($this->description()->can($profile, 'credentials')) {
+            $offers[] = 'access';
+        }
         return array_values($offers);
     }
 
     /**
-     * A page that logs the reader in at the provider: a form that posts itself, with a button where scripts are off.
+     * A whole page of HTML for `sign-on` or `access`, as offers() names them. Not to be kept: both hold passwords.
      *
      * @throws Problem
      */
-    public function signOnPage(bool $isForCustomer): string
+    public function page(string $what, bool $isForCustomer): string
     {
         $service = $this->view();
-        $target = $this->signOnTarget(Read::text($service, 'profile'), $isForCustomer);
+        if (!in_array($what, $this->offers($service, $isForCustomer), true)) {
+            throw new Problem('unsupported', 'This is not offered for this service.', 'none', 0, 'This is not available just now.');
+        }
+        return $what === 'access' ? $this->accessPage() : $this->signOnPage(Read::text($service, 'profile'), $isForCustomer);
+    }
+
+    /** How to log in, as a table. Providers record each reading. */
+    private function accessPage(): string
+    {
+        $access = $this->gateway->credentials($this->key);
+        $rows = [];
+        foreach (['username', 'password', 'port', 'url'] as $name) {
+            $rows[$name] = Read::text($access, $name);
+        }
+        $table = '';
+        foreach (array_filter($rows + Read::properties($access, 'properties'), 'strlen') as $name => $value) {
+            $table .= '<tr><th>' . self::html(self::label($name)) . '</th><td><code>' . self::html($value) . '</code></td></tr>';
+        }
+        return self::document("<table>$table</table>");
+    }
+
+    /** A form that posts itself, with a button where scripts are off. */
+    private function signOnPage(string $profile, bool $isForCustomer): string
+    {
+        $target = $this->signOnTarget($profile, $isForCustomer);
         if ($target === null) {
             throw new Problem('unsupported', 'This provider has no login for this service.');
         }
@@ -215,9 +242,14 @@ final class Service
         foreach (Read::maps($form, 'fields') as $field) {
             $inputs .= sprintf('<input type="hidden" name="%s" value="%s">', self::html(Read::text($field, 'name')), self::html(Read::text($field, 'value')));
         }
-        return '<!DOCTYPE html><html><head><meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>…</title></head>'
-            . '<body onload="document.forms[0].submit()"><form method="post" action="' . self::html($url) . '">' . $inputs
-            . '<button>→</button></form></body></html>';
+        $form = '<form method="post" action="' . self::html($url) . '">' . $inputs . '<button>→</button></form>';
+        return self::document($form . '<script>document.forms[0].submit()</script>');
+    }
+
+    private static function document(string $body): string
+    {
+        return '<!DOCTYPE html><html><head><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+            . "<meta name=\"robots\" content=\"noindex\"><title>Provisor</title></head><body>$body</body></html>\n";
     }
 
     /** @throws Problem */
@@ -244,6 +276,7 @@ final class Service
         $labels = [
             'change-password' => 'Change password',
             'sign-on' => 'Log in',
+            'access' => 'Access data',
             'remote_id' => 'Provider\'s id',
             'due_at' => 'Paid until',
             'checked_at' => 'Last checked',

@@ -103,11 +103,23 @@ final class ModuleTest extends TestCase
         self::assertStringNotContainsString('127.0.0.1', $page['problem']);
     }
 
-    public function testTheLoginIsAPageOfItsOwn(): void
+    public function testPagesWithPasswordsAreNotKept(): void
     {
-        $app = new \Box_App();
-        (new Controller\Client())->register($app);
-        self::assertSame(['/serviceprovisor/sign-on/:id' => [Controller\Client::class, 'get_sign_on']], $app->routes);
+        foreach ([new Controller\Client(), new Controller\Admin()] as $controller) {
+            $app = new \Box_App();
+            $controller->register($app);
+            self::assertSame(['/serviceprovisor/:what/:id' => [get_class($controller), 'get_page']], $app->routes);
+            $api = new class () {
+                /** @param array<string, string> $data */
+                public function serviceprovisor_page(array $data): string
+                {
+                    return implode(',', $data);
+                }
+            };
+            $controller->setDi(new \Pimple\Container(['api_client' => $api, 'api_admin' => $api]));
+            $response = $controller->get_page($app, 'access', '7');
+            self::assertSame(['7,access', 'no-store'], [$response->content, $response->headers['Cache-Control']]);
+        }
     }
 
     public function testAUserNameIsMadeFromTheDomainAlone(): void

@@ -330,16 +330,16 @@ class Service implements \FOSSBilling\InjectionAwareInterface
     }
 
     /**
-     * A page that logs the reader in at the provider.
+     * A page of its own: one that logs the reader in at the provider (`sign-on`), or says how to (`access`).
      *
      * @param object $order
      * @throws \FOSSBilling\Exception
      */
-    public function signOnPage($order, bool $isForCustomer): string
+    public function secretPage($order, string $what, bool $isForCustomer): string
     {
         $page = '';
-        $this->attempt($order, 'login', function () use ($order, $isForCustomer, &$page): void {
-            $page = $this->remote($order)->signOnPage($isForCustomer);
+        $this->attempt($order, $what, function () use ($order, $what, $isForCustomer, &$page): void {
+            $page = $this->remote($order)->page($what, $isForCustomer);
         }, $isForCustomer);
         return $page;
     }

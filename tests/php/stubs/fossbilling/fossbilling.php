@@ -79,6 +79,22 @@ namespace Doctrine\DBAL {
     }
 }
 
+namespace Symfony\Component\HttpFoundation {
+    class Response
+    {
+        public string $content;
+        /** @var array<string, string> */
+        public array $headers;
+
+        /** @param array<string, string> $headers */
+        public function __construct(string $content = '', int $status = 200, array $headers = [])
+        {
+            $this->content = $content;
+            $this->headers = $headers;
+        }
+    }
+}
+
 namespace Psr\Log {
     interface LoggerInterface
     {

@@ -104,14 +104,14 @@ class Admin extends \FOSSBilling\Api\AbstractApi
     }
 
     /**
-     * A page that logs in at the provider.
+     * `what`: `sign-on`, a page that logs in at the provider, or `access`, one that says how to. Both hold passwords.
      *
      * @param array<mixed> $data
      */
-    public function sign_on($data): string
+    public function page($data): string
     {
         $this->mayManage();
-        return $this->module()->signOnPage($this->order($data), false);
+        return $this->module()->secretPage($this->order($data), Read::text($data, 'what'), false);
     }
 
     /** @param array<mixed> $data */

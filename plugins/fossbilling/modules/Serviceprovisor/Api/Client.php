@@ -46,13 +46,13 @@ class Client extends \FOSSBilling\Api\AbstractApi
     }
 
     /**
-     * A page that logs in at the provider.
+     * `what`: `sign-on`, a page that logs in at the provider, or `access`, one that says how to. Both hold passwords.
      *
      * @param array<mixed> $data
      */
-    public function sign_on($data): string
+    public function page($data): string
     {
-        return $this->module()->signOnPage($this->order($data), true);
+        return $this->module()->secretPage($this->order($data), Read::text($data, 'what'), true);
     }
 
     /** @param array<mixed> $data */

@@ -4,7 +4,9 @@ declare(strict_types=1);
 
 namespace Box\Mod\Serviceprovisor\Controller;
 
-/** The login at the provider as a page of its own: it posts a form, which no link can. */
+use Symfony\Component\HttpFoundation\Response;
+
+/** Pages of their own: the login at the provider, which posts a form as no link can, and the access data, which no cache may keep. */
 class Admin implements \FOSSBilling\InjectionAwareInterface
 {
     protected ?\Pimple\Container $di = null;
@@ -21,18 +23,21 @@ class Admin implements \FOSSBilling\InjectionAwareInterface
 
     public function register(\Box_App &$app): void
     {
-        $app->get('/serviceprovisor/sign-on/:id', 'get_sign_on', ['id' => '[0-9]+'], static::class);
+        $app->get('/serviceprovisor/:what/:id', 'get_page', ['what' => 'sign-on|access', 'id' => '[0-9]+'], static::class);
     }
 
-    /** @param mixed $id of the order */
-    public function get_sign_on(\Box_App $app, $id): string
+    /**
+     * @param mixed $what
+     * @param mixed $id   of the order
+     */
+    public function get_page(\Box_App $app, $what, $id): Response
     {
         $api = $this->di === null ? null : $this->di['api_admin'];
         if (!is_object($api)) {
             throw new \LogicException('FOSSBilling gave the controller no API.');
         }
         /** @var string $page */
-        $page = $api->serviceprovisor_sign_on(['order_id' => $id]);
-        return $page;
+        $page = $api->serviceprovisor_page(['order_id' => $id, 'what' => $what]);
+        return new Response($page, 200, ['Cache-Control' => 'no-store', 'Referrer-Policy' => 'no-referrer']);
     }
 }

@@ -204,16 +204,19 @@ final class Service
      */
     public function page(string $what, bool $isForCustomer): string
     {
-        $service = $this->view();
-        if (!in_array($what, $this->offers($service, $isForCustomer), true)) {
-            throw new Problem('unsupported', 'This is not offered for this service.', 'none', 0, 'This is not available just now.');
-        }
-        return $what === 'access' ? $this->accessPage() : $this->signOnPage(Read::text($service, 'profile'), $isForCustomer);
+        $isLogin = $what === 'sign-on';
+        $script = $isLogin ? '<script>document.forms[0].submit()</script>' : '';
+        return self::document(($isLogin ? $this->signOnForm($isForCustomer) : $this->accessTable($isForCustomer)) . $script);
     }
 
-    /** How to log in, as a table. Providers record each reading. */
-    private function accessPage(): string
+    /**
+     * How to log in, as a table of HTML. Providers record each reading.
+     *
+     * @throws Problem
+     */
+    public function accessTable(bool $isForCustomer): string
     {
+        $this->refuseUnlessOffered('access', $isForCustomer);
         $access = $this->gateway->credentials($this->key);
         $rows = [];
         foreach (['username', 'password', 'port', 'url'] as $name) {
@@ -223,17 +226,18 @@ final class Service
         foreach (array_filter($rows + Read::properties($access, 'properties'), 'strlen') as $name => $value) {
             $table .= '<tr><th>' . self::html(self::label($name)) . '</th><td><code>' . self::html($value) . '</code></td></tr>';
         }
-        return self::document("<table>$table</table>");
+        return "<table>$table</table>";
     }
 
-    /** A form that posts itself, with a button where scripts are off. */
-    private function signOnPage(string $profile, bool $isForCustomer): string
+    /**
+     * A form of HTML that logs the reader in at the provider when they press its button.
+     *
+     * @throws Problem
+     */
+    public function signOnForm(bool $isForCustomer): string
     {
-        $target = $this->signOnTarget($profile, $isForCustomer);
-        if ($target === null) {
-            throw new Problem('unsupported', 'This provider has no login for this service.');
-        }
-        $form = $this->gateway->signOn($this->key, $target);
+        $profile = $this->refuseUnlessOffered('sign-on', $isForCustomer);
+        $form = $this->gateway->signOn($this->key, (string) $this->signOnTarget($profile, $isForCustomer));
         $url = Read::text($form, 'url');
         if (preg_match('~^https?://~i', $url) !== 1) {
             throw new Problem('protocol', 'The login page\'s address is none.');
@@ -242,8 +246,17 @@ final class Service
         foreach (Read::maps($form, 'fields') as $field) {
             $inputs .= sprintf('<input type="hidden" name="%s" value="%s">', self::html(Read::text($field, 'name')), self::html(Read::text($field, 'value')));
         }
-        $form = '<form method="post" action="' . self::html($url) . '">' . $inputs . '<button>→</button></form>';
-        return self::document($form . '<script>document.forms[0].submit()</script>');
+        return '<form method="post" action="' . self::html($url) . "\">$inputs<button>" . self::label('sign-on') . '</button></form>';
+    }
+
+    /** @return string the service's profile */
+    private function refuseUnlessOffered(string $what, bool $isForCustomer): string
+    {
+        $service = $this->view();
+        if (!in_array($what, $this->offers($service, $isForCustomer), true)) {
+            throw new Problem('unsupported', 'This is not offered for this service.', 'none', 0, 'This is not available just now.');
+        }
+        return Read::text($service, 'profile');
     }
 
     private static function document(string $body): string

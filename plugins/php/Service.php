@@ -249,6 +249,28 @@ final class Service
         return '<form method="post" action="' . self::html($url) . "\">$inputs<button>" . self::label('sign-on') . '</button></form>';
     }
 
+    /**
+     * Where the reader logs in, for panels that have nothing but links. Nobody is logged in by it: a login takes a form, see signOnForm().
+     *
+     * @throws Problem
+     */
+    public function loginAddress(bool $isForCustomer): string
+    {
+        $service = $this->view();
+        $offers = $this->offers($service, $isForCustomer);
+        $url = '';
+        if (in_array('sign-on', $offers, true)) {
+            $target = (string) $this->signOnTarget(Read::text($service, 'profile'), $isForCustomer);
+            $url = Read::text($this->gateway->signOn($this->key, $target), 'url');
+        } elseif (in_array('access', $offers, true)) {
+            $url = Read::text($this->gateway->credentials($this->key), 'url');
+        }
+        if (preg_match('~^https?://~i', $url) !== 1) {
+            throw new Problem('unsupported', 'This provider has no login page for this service.', 'none', 0, 'This is not available just now.');
+        }
+        return $url;
+    }
+
     /** @return string the service's profile */
     private function refuseUnlessOffered(string $what, bool $isForCustomer): string
     {

@@ -434,7 +434,7 @@ final class FunctionsTest extends TestCase
         $status = array_column(Read::maps($answer, 'accounts'), 'status', 'uniqueIdentifier');
         self::assertSame(Status::ACTIVE, $status[$this->shop->property($live, 'Provisor ID')]);
         self::assertSame(Status::SUSPENDED, $status[$this->shop->property($suspended, 'Provisor ID')]);
-        self::assertArrayNotHasKey((string) $this->shop->property($ended, 'Provisor ID'), $status);
+        self::assertArrayNotHasKey($this->shop->property($ended, 'Provisor ID'), $status);
         foreach (Read::maps($answer, 'accounts') as $account) {
             $names = ['email', 'username', 'domain', 'uniqueIdentifier', 'product', 'primaryip', 'created', 'status'];
             self::assertSame($names, array_keys($account));
@@ -612,7 +612,10 @@ final class FunctionsTest extends TestCase
         }
     }
 
-    /** @return list<array<string, mixed>> */
+    /**
+     * @phpstan-impure
+     * @return list<array<string, mixed>>
+     */
     private function mails(): array
     {
         $mails = [];

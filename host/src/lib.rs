@@ -1,10 +1,14 @@
 //! The host: both wings, and the ground floor they stand on.
 
+pub(crate) mod addresses;
 pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod egress;
+pub mod gateway;
+pub mod listen;
+pub mod operations;
 pub mod paper;
 pub mod plugin;
 pub mod resolve;

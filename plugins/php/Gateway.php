@@ -304,7 +304,7 @@ final class Gateway
         ?string $body,
         float $timeout
     ): array {
-        $curl = curl_init();
+        $curl = curl_init($this->base . $path);
         if ($curl === false) {
             throw new Problem('unreachable', 'cURL cannot be used on this server.');
         }
@@ -338,7 +338,6 @@ final class Gateway
     ): array {
         $own = ['Authorization: Bearer ' . $this->token, 'Accept: application/json', 'User-Agent: provisor-php', 'Expect:'];
         $options = [
-            CURLOPT_URL => $this->base . $path,
             CURLOPT_CUSTOMREQUEST => $method,
             CURLOPT_HTTPHEADER => array_merge($own, $headers),
             // A path such as /v1/services/.. stays as it is.

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::book::block_on;
-use super::{Context, Exit, Failure, read_file};
+use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
 use crate::plugin::Caller;
 use crate::plugin::contract::{
@@ -80,10 +80,7 @@ pub(super) fn run(command: Call, context: &Context) -> Result<Exit, Failure> {
     let values = Values::read(&command, context)?;
     block_on(async move {
         let engine = Context::engine(&home)?;
-        let plugin = match &command.plugin {
-            Some(file) => engine.load(read_file(file)?).await.map_err(Failure::usage)?,
-            None => engine.builtin().await.map_err(Failure::failed)?,
-        };
+        let plugin = Context::component(&engine, command.plugin.as_deref()).await?;
         let caller = context.caller(&home, &plugin, &command.profile)?;
         let asked = Asked { command: &command, caller, values };
         match asked.answer().await {

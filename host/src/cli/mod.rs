@@ -11,11 +11,14 @@ mod doctor;
 mod invoice;
 mod key;
 mod mail;
+mod operations;
 mod order;
 pub mod output;
+mod panel;
 mod paths;
 mod plugin;
 mod product;
+mod profile;
 mod reseller;
 mod sandbox;
 mod serve;
@@ -93,6 +96,9 @@ enum Command {
     Demo(demo::Demo),
     Serve(serve::Serve),
     Call(call::Call),
+    Panel(panel::Panel),
+    Profile(profile::Profile),
+    Operations(operations::Operations),
     Reseller(reseller::Reseller),
     Key(key::Key),
     Product(product::Product),
@@ -190,6 +196,9 @@ fn run(cli: Cli, output: Output) -> Exit {
         match cli.command {
             Command::Demo(command) => demo::run(&command, &context),
             Command::Call(command) => call::run(command, &context),
+            Command::Panel(command) => panel::run(command, &context),
+            Command::Profile(command) => profile::run(command, &context),
+            Command::Operations(command) => operations::run(command, &context),
             Command::Plugin(command) => plugin::run(command, &context),
             Command::Audit(command) => audit::run(command, &context),
             Command::Vault(command) => vault::run(&command, &context),

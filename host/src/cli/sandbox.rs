@@ -1,14 +1,30 @@
 //! The component and the profiles, made ready for a command.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
 use super::book::Home;
-use super::{Context, Failure};
+use super::{Context, Failure, read_file};
 use crate::plugin::{Cache, Caller, Host, Limits, Options, Plugin, Profile};
 
 impl Context {
+    /// Every profile of the configuration, bound to a component. One that cannot be used is an error.
+    pub(super) fn callers(&self, home: &Home, plugin: &Plugin) -> Result<BTreeMap<String, Caller>, Failure> {
+        let names = home.config.profiles.keys();
+        names.map(|name| Ok((name.clone(), self.caller(home, plugin, name)?))).collect()
+    }
+
+    /// The component of a file, or the one inside the binary.
+    pub(super) async fn component(engine: &Host, file: Option<&Path>) -> Result<Plugin, Failure> {
+        match file {
+            Some(file) => engine.load(read_file(file)?).await.map_err(Failure::usage),
+            None => engine.builtin().await.map_err(Failure::failed),
+        }
+    }
+
     /// An engine under the configuration's limits. Compiled components are kept in the data directory.
     pub(super) fn engine(home: &Home) -> Result<Host, Failure> {
         let plugin = &home.config.plugin;

@@ -1,10 +1,11 @@
 //! `provisor serve`: runs the host until it is told to stop.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -14,39 +15,66 @@ use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
 use crate::audit;
 use crate::clock::System;
-use crate::config::{self, CardGateway, Environment};
-use crate::server::{Gateway, MailOptions, MailWay, Options, Smtp, SmtpTls, start};
+use crate::config::{self, CardGateway, Config, Environment, Listen};
+use crate::listen::Listener;
+use crate::operations::{self, Profiles, Working};
+use crate::plugin::Host;
+use crate::server::{self, Gateway, MailOptions, MailWay, Options, Smtp, SmtpTls};
+use crate::store::Store;
+use crate::gateway;
 
-/// Serve the providers' APIs to resellers
+/// Serve billing panels, the providers' APIs, or both
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  provisor serve                           on 127.0.0.1:8080, unless the configuration says otherwise
+  provisor serve                           the wings that the configuration names; without any, the server on 127.0.0.1:8080
   provisor serve --server 0.0.0.0:8080 --data /var/lib/provisor
+  provisor serve --gateway unix:/run/provisor/gateway.sock
+  provisor serve --gateway 127.0.0.1:7070 --plugin provider.wasm
 
-/healthz says that the process lives, /readyz that it can answer. SIGTERM and SIGINT end it: answers under way are finished first.")]
+The gateway is for billing panels (docs/gateway.md), the server for resellers. /healthz says that the process lives, /readyz that it
+can answer. SIGHUP reads the profiles and the component anew; SIGTERM and SIGINT end it: answers under way are finished first.")]
 pub(super) struct Serve {
     /// Run the server on this address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDR")]
     server: Option<SocketAddr>,
-    /// Run the gateway; this version has none
+    /// Run the gateway on this address and port, or on unix:PATH
     #[arg(long, value_name = "ADDR")]
-    gateway: Option<String>,
+    gateway: Option<Listen>,
+    /// The component that the gateway asks, in place of the built-in one
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
 struct Listening {
-    server: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<String>,
+}
+
+impl Listening {
+    fn text(&self) -> String {
+        let server = self.server.map(|at| format!("the server listens on http://{at}"));
+        let gateway = self.gateway.as_ref().map(|at| match at.strip_prefix("unix:") {
+            Some(path) => format!("the gateway listens on {path}"),
+            None => format!("the gateway listens on http://{at}"),
+        });
+        server.into_iter().chain(gateway).collect::<Vec<_>>().join("\n")
+    }
 }
 
 pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
     let home = context.home()?;
-    if command.gateway.is_some() || home.config.gateway.is_some() {
-        return Err(Failure::usage(anyhow!("this version has no gateway: leave out --gateway and the section [gateway]")));
-    }
-    let options = options(&home, &context.environment)?;
-    warn_of_targets(&options);
-    let address = command.server.unwrap_or_else(|| home.config.server.clone().unwrap_or_default().listen);
+    let configured = &home.config;
+    let is_nothing_named =
+        [command.server.is_some(), command.gateway.is_some(), configured.server.is_some(), configured.gateway.is_some()]
+            .iter()
+            .all(|named| !named);
+    let server = command.server.or_else(|| configured.server.as_ref().map(|server| server.listen));
+    let server = server.or_else(|| is_nothing_named.then(|| config::Server::default().listen));
+    let gateway = command.gateway.clone().or_else(|| configured.gateway.as_ref().map(|gateway| gateway.listen.clone()));
     let store = home.book()?;
     if store.is_sealed() {
         tracing::error!(
@@ -55,15 +83,115 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
         );
     }
     block_on(async move {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
-        let listener = listener.map_err(Failure::unreachable)?;
-        let running = start(listener, store, Arc::new(System), options).map_err(Failure::failed)?;
-        context.output.record(&Listening { server: running.address() }, |at| format!("listening on http://{}", at.server))?;
-        stop_signal().await?;
+        let server = match server {
+            Some(address) => Some(start_server(address, &home, context, store.clone()).await?),
+            None => None,
+        };
+        let gateway = match &gateway {
+            Some(listen) => Some(Asking::start(listen, command.plugin.as_deref(), &home, context, store).await?),
+            None => None,
+        };
+        let listening = Listening {
+            server: server.as_ref().map(server::Running::address),
+            gateway: gateway.as_ref().map(|asking| asking.gateway.address().to_string()),
+        };
+        context.output.record(&listening, Listening::text)?;
+        until_stopped(gateway.as_ref(), context).await?;
         tracing::info!("stopping: answers under way are finished first");
-        running.stop().await;
+        if let Some(gateway) = gateway {
+            gateway.stop().await;
+        }
+        if let Some(server) = server {
+            server.stop().await;
+        }
         Ok(Exit::Done)
     })
+}
+
+async fn start_server(address: SocketAddr, home: &Home, context: &Context, store: Store) -> Result<server::Running, Failure> {
+    let options = options(home, &context.environment)?;
+    warn_of_targets(&options);
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
+    server::start(listener.map_err(Failure::unreachable)?, store, Arc::new(System), options).map_err(Failure::failed)
+}
+
+/// The asking wing while it runs.
+struct Asking {
+    gateway: gateway::Running,
+    journal: Working,
+    engine: Host,
+    plugin: Option<PathBuf>,
+}
+
+impl Asking {
+    async fn start(
+        listen: &Listen,
+        plugin: Option<&Path>,
+        home: &Home,
+        context: &Context,
+        store: Store,
+    ) -> Result<Self, Failure> {
+        let engine = Context::engine(home)?;
+        let profiles = Profiles::default();
+        profiles.replace(context.callers(home, &Context::component(&engine, plugin).await?)?);
+        let listener = Listener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"));
+        let listener = listener.map_err(Failure::unreachable)?;
+        let clock = Arc::new(System);
+        let journal = operations::start(store.clone(), clock.clone(), profiles, journal_options(&home.config));
+        let options = gateway::Options { operations: journal.operations().clone(), store, clock };
+        let gateway = gateway::start(listener, options);
+        Ok(Self { gateway, journal, engine, plugin: plugin.map(Path::to_owned) })
+    }
+
+    /// Reads profiles and component anew. What cannot be used leaves everything as it was.
+    async fn reload(&self, context: &Context) -> Result<usize, Failure> {
+        let home = context.home()?;
+        let callers = context.callers(&home, &Context::component(&self.engine, self.plugin.as_deref()).await?)?;
+        let profiles = callers.len();
+        self.journal.operations().profiles().replace(callers);
+        Ok(profiles)
+    }
+
+    async fn stop(self) {
+        self.gateway.stop().await;
+        self.journal.stop().await;
+    }
+}
+
+fn journal_options(config: &Config) -> operations::Options {
+    let journal = config.gateway.clone().unwrap_or_default().journal;
+    let seconds = |seconds: u32| jiff::SignedDuration::from_secs(seconds.into());
+    operations::Options {
+        rules: operations::Rules {
+            retry_for: seconds(journal.retry_for_s),
+            settle_for: seconds(journal.settle_for_s),
+            first_pause: Duration::from_millis(journal.first_pause_ms.into()),
+            quiet: Duration::from_millis(journal.quiet_ms.into()),
+            ..operations::Rules::default()
+        },
+        at_once: journal.at_once.into(),
+        at_once_per_profile: journal.at_once_per_profile.into(),
+        deadline_ms: journal.deadline_ms,
+        check_every: Duration::from_secs(journal.check_every_s.into()),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT; SIGHUP reads anew what can change while it runs.
+async fn until_stopped(asking: Option<&Asking>, context: &Context) -> Result<(), Failure> {
+    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::failed)?;
+    let mut stop = std::pin::pin!(stop_signal());
+    loop {
+        tokio::select! {
+            stopped = &mut stop => return stopped,
+            _ = hang_up.recv() => match asking {
+                None => tracing::info!("nothing to read anew: the gateway does not run"),
+                Some(asking) => match asking.reload(context).await {
+                    Ok(profiles) => tracing::info!(profiles, "the profiles and the component were read anew"),
+                    Err(failure) => tracing::error!(error = format!("{:#}", failure.error), "everything stays as it was"),
+                },
+            },
+        }
+    }
 }
 
 /// What the configuration says of the server.

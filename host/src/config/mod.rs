@@ -36,6 +36,9 @@ pub const DEFAULT: &str = include_str!("../config.default.toml");
 const LEASE_PER_TIMEOUT: u64 = 3;
 /// Of each of the days of billing.
 const DAYS_MAX: u32 = 3650;
+/// Of an attempt at a change, and between comparisons of a service with its provider.
+const DEADLINE_MS_MIN: u32 = 1000;
+const CHECK_S_MIN: u32 = 60;
 /// Of a card gateway's time.
 const TIMEOUT_MS_MIN: u32 = 100;
 
@@ -130,6 +133,37 @@ impl Config {
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct Gateway {
     pub listen: Listen,
+    pub journal: Journal,
+}
+
+/// How changes are made.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Journal {
+    pub at_once: u16,
+    pub at_once_per_profile: u16,
+    pub deadline_ms: u32,
+    pub retry_for_s: u32,
+    pub settle_for_s: u32,
+    pub first_pause_ms: u32,
+    pub quiet_ms: u32,
+    pub check_every_s: u32,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            at_once: 48,
+            at_once_per_profile: 40,
+            deadline_ms: 60_000,
+            retry_for_s: 900,
+            settle_for_s: 86_400,
+            first_pause_ms: 500,
+            quiet_ms: 10_000,
+            check_every_s: 21_600,
+        }
+    }
 }
 
 /// The answering wing.
@@ -396,6 +430,21 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
         }
         if cards.timeout_ms < TIMEOUT_MS_MIN {
             return refuse("cards", "timeout_ms", "a gateway needs at least 100 milliseconds");
+        }
+    }
+    if let Some(Gateway { journal, .. }) = &config.gateway {
+        let refuse = |key: &str, message: &str| {
+            let key = ["gateway", "journal", key].map(str::to_owned).to_vec();
+            Err(error::Refusal { key, message: message.to_owned() })
+        };
+        if journal.at_once == 0 || journal.at_once_per_profile == 0 {
+            return refuse("at_once", "no change could be made: at_once and at_once_per_profile are at least 1");
+        }
+        if journal.deadline_ms < DEADLINE_MS_MIN || journal.deadline_ms > config.plugin.change_timeout_ms {
+            return refuse("deadline_ms", "a change needs at least 1000 milliseconds, and at most plugin.change_timeout_ms");
+        }
+        if journal.check_every_s < CHECK_S_MIN {
+            return refuse("check_every_s", "services are compared at most once a minute");
         }
     }
     config.mail.check()?;

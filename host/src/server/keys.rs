@@ -9,7 +9,7 @@ use std::time::Instant;
 use provisor_providers::books::Fault;
 use provisor_providers::server::{From, Key, Keys};
 
-use super::addresses::Addresses;
+use crate::addresses::Addresses;
 use crate::store::Store;
 
 /// Keys remembered at a time; when they are full, all are forgotten and asked again.

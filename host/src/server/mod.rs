@@ -2,7 +2,6 @@
 //!
 //! This room moves bytes: what a request means is decided by its provider's `admit` and `serve`, what stays by the store.
 
-mod addresses;
 mod between;
 mod cards;
 mod checkpoints;
@@ -14,17 +13,12 @@ mod schedule;
 mod visit;
 mod webhooks;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use ipnet::IpNet;
 use provisor_providers::PROVIDERS;
 use provisor_providers::server::{Rules, Server as Api};
@@ -33,24 +27,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use self::addresses::Addresses;
 use self::cards::{CardGateway, NoGateway, Simulated};
 use self::checkpoints::Checkpoints;
 use self::keys::KeyCache;
 pub use self::mail::{MailOptions, MailWay, Smtp, SmtpTls};
 use self::webhooks::Postman;
+use crate::addresses::Addresses;
 use crate::clock::Clock;
+use crate::listen::Listener;
 use crate::resolve::{Resolve, SystemResolver};
 use crate::store::Store;
 
-/// How long a connection may take to send a request's head (spec/kernelhost 2.2).
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stopping server waits for answers under way.
-const GRACE: Duration = Duration::from_secs(20);
-/// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 10_000;
-/// Heads larger than this are refused by the parser.
-const HEAD_BYTES: usize = 16 * 1024;
 /// Slow admissions at a time: each derives a key, which takes a core and 19 MiB.
 const ADMISSIONS: usize = 8;
 
@@ -174,7 +161,7 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
     });
     let (stop, stopped) = watch::channel(false);
     let mut tasks = vec![
-        tokio::spawn(accept(listener, Arc::clone(&state), stopped.clone())),
+        tokio::spawn(serve(Listener::of(listener)?, Arc::clone(&state), stopped.clone())),
         tokio::spawn(schedule::run(Arc::clone(&state), stopped.clone())),
         tokio::spawn(checkpoints::run(Arc::clone(&state), stopped.clone())),
         tokio::spawn(webhooks::run(Arc::clone(&state), postman, stopped.clone())),
@@ -188,45 +175,10 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
     Ok(Running { address, state, stop, tasks })
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(connection) => connection,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    // Out of file descriptors, most likely: closing ones will free some.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            _ = stopped.changed() => break,
-        };
-        // Answers are written whole; waiting to fill a packet would only add a delay.
-        let _best_effort = stream.set_nodelay(true);
+async fn serve(listener: Listener, state: Arc<State>, stopped: watch::Receiver<bool>) {
+    let service = move |request, peer| {
         let state = Arc::clone(&state);
-        let service = service_fn(move |request| {
-            let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(visit::answer(&state, request, peer.ip()).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, %peer, "connection ended early");
-            }
-            drop(slot);
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some answers did not finish within {GRACE:?}");
-    }
+        async move { visit::answer(&state, request, peer).await }
+    };
+    listener.serve(service, stopped).await;
 }

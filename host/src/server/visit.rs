@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
@@ -13,13 +13,14 @@ use provisor_providers::message::{Headers, Request, Response};
 use provisor_providers::server::{Admission, Server as Api, Step, TurnedAway, Visit, Work};
 
 use super::keys::RequestKeys;
-use super::{State, addresses, between, mounted, probes};
+use super::{State, between, mounted, probes};
+use crate::addresses;
+use crate::listen::{BodyError, read_body};
 use crate::store::{Store, StoreError};
 use crate::telemetry::request_id;
 
 /// The largest body either API takes.
 const BODY_BYTES: usize = 64 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of one request: far more than any asks for, so that none goes on for ever.
 const TRANSACTIONS_MAX: usize = 256;
 
@@ -127,18 +128,13 @@ async fn read(api: &'static dyn Api, prefix: &str, request: HttpRequest<Incoming
         body: Vec::new(),
     };
     if api.wants_body(&request) {
-        request.body = read_body(body).await?;
+        request.body = read_body(body, BODY_BYTES).await.map_err(|error| match error {
+            BodyError::TooLarge => TurnedAway::BodyTooLarge,
+            BodyError::Timeout => TurnedAway::BodyTimeout,
+            BodyError::Broken => TurnedAway::Malformed,
+        })?;
     }
     Ok(request)
-}
-
-async fn read_body(body: Incoming) -> Result<Vec<u8>, TurnedAway> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await;
-    match collected.map_err(|_| TurnedAway::BodyTimeout)? {
-        Ok(body) => Ok(body.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(TurnedAway::BodyTooLarge),
-        Err(_) => Err(TurnedAway::Malformed),
-    }
 }
 
 fn from_http(headers: &HeaderMap) -> Headers {

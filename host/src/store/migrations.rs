@@ -12,6 +12,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (4, include_str!("migrations/0004_billing.sql")),
     (5, include_str!("migrations/0005_audit.sql")),
     (6, include_str!("migrations/0006_use.sql")),
+    (7, include_str!("migrations/0007_journal.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

@@ -8,15 +8,18 @@ mod deliveries;
 mod idempotency;
 mod invoices;
 mod job;
+mod journal;
 mod keys;
 mod leases;
 mod licenses;
 mod mails;
+mod managed;
 mod master_keys;
 mod migrations;
 mod mounts;
 mod orders;
 mod outbox;
+mod panels;
 mod payments;
 mod postgres;
 mod sealed;
@@ -42,8 +45,12 @@ pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::copy::{Copied, Progress, copy};
 pub use self::deliveries::{Attempt, Claim, Claimed, Delivery, DeliverySummary, Failing, Then};
 use self::job::Asked;
+pub(crate) use self::journal::Taker;
+pub use self::journal::{Operation, OperationAttempt, OperationFilter, OperationState};
 pub use self::keys::{KeyChange, KeySummary, NewKey};
+pub use self::managed::{Managed, ManagedFilter};
 pub use self::mails::{MailSummary, QueuedMail, Sent};
+pub use self::panels::Panel;
 use self::postgres::Pool;
 pub use self::sealed::{Resealed, SealedValues};
 pub(crate) use self::sql::Value;
@@ -139,6 +146,11 @@ impl Store {
             readers.push(connection);
         }
         result
+    }
+
+    /// Whether other hosts may have the book open too.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.0.engine, Engine::Postgres(_))
     }
 
     /// What seals the book's secrets.

@@ -67,6 +67,8 @@ pub(crate) enum Claim {
     Stream(i64),
     /// What happens without a request.
     Schedule,
+    /// What panels asked for.
+    Journal,
 }
 
 impl dyn Sql + '_ {

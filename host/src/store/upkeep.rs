@@ -40,6 +40,11 @@ impl Transaction<'_> {
             ("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
             ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE sent_at <= $1 LIMIT $2)", now - TOLD_KEPT),
             ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
+            (
+                "DELETE FROM provider_events WHERE (profile, event_id) IN
+                   (SELECT profile, event_id FROM provider_events WHERE received_at <= $1 LIMIT $2)",
+                now - TOLD_KEPT,
+            ),
         ] {
             swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
         }

@@ -11,7 +11,7 @@ if ($server === false) {
     exit(1);
 }
 echo stream_socket_get_name($server, false), "\n";
-while (true) {
+for (;;) {
     $caller = stream_socket_accept($server, -1);
     if ($caller === false) {
         continue;

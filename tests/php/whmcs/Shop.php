@@ -189,6 +189,7 @@ final class Shop implements Panel
         return [];
     }
 
+    /** @phpstan-impure */
     public function isActive(string $id): bool
     {
         return Read::text($this->row($id), 'domainstatus') === 'Active';
@@ -243,11 +244,10 @@ final class Shop implements Panel
         $this->services[(int) $id] = $params + $this->services[(int) $id];
     }
 
-    /** @return mixed */
-    public function property(string $id, string $name)
+    public function property(string $id, string $name): string
     {
         $model = $this->services[(int) $id]['model'];
-        return $model instanceof Service ? $model->serviceProperties->get($name) : null;
+        return $model instanceof Service ? Read::text($model->serviceProperties->values, $name) : '';
     }
 
     /**

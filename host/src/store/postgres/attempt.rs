@@ -207,6 +207,7 @@ fn number(claim: Claim) -> i64 {
         Claim::Account(id) => (id, 2),
         Claim::Stream(id) => (id, 3),
         Claim::Schedule => (1, 0),
+        Claim::Journal => (2, 0),
     };
     LOCKS.wrapping_add(id.wrapping_mul(4)).wrapping_add(kind)
 }

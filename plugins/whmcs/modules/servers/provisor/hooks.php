@@ -28,7 +28,7 @@ const PROVISOR_LINES_MAX = 100;
 function provisor_finish_pending(): void
 {
     foreach (Server::stored() as $server) {
-        $waiting = Capsule::table('tblhosting')->where('server', $server['serverid'])->where('domainstatus', 'Pending');
+        $waiting = Capsule::table('tblhosting')->where('server', Read::text($server, 'serverid'))->where('domainstatus', 'Pending');
         foreach ($waiting->orderBy('id', 'desc')->limit(PROVISOR_PENDING_MAX)->get() as $row) {
             $id = (int) Read::text(Read::named((array) $row), 'id');
             try {

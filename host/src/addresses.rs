@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 /// The address a request comes from: the socket's, or the nearest one in `X-Forwarded-For` that is not itself a trusted proxy. A
 /// header from anybody else is not believed.
-pub(super) fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let mut peer = socket.to_canonical();
     let hops = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
@@ -30,7 +30,7 @@ pub(super) fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Ip
 
 /// Token buckets per address, of this process alone (spec/kernelhost 2.22). IPv6 callers count by their /64, which one household
 /// has anyway.
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     per_minute: u32,
     buckets: Mutex<HashMap<IpAddr, Bucket>>,
 }
@@ -43,12 +43,12 @@ struct Bucket {
 
 impl Addresses {
     /// 0 for no limit.
-    pub(super) fn new(per_minute: u32) -> Self {
+    pub(crate) fn new(per_minute: u32) -> Self {
         Self { per_minute, buckets: Mutex::default() }
     }
 
     /// Takes a token, or says after how many seconds there is one.
-    pub(super) fn take(&self, peer: IpAddr, now: Instant) -> Result<(), u64> {
+    pub(crate) fn take(&self, peer: IpAddr, now: Instant) -> Result<(), u64> {
         if self.per_minute == 0 {
             return Ok(());
         }
@@ -75,7 +75,7 @@ impl Addresses {
     }
 
     /// Puts a token back that was taken for nothing.
-    pub(super) fn give_back(&self, peer: IpAddr) {
+    pub(crate) fn give_back(&self, peer: IpAddr) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get_mut(&name(peer)) {
             bucket.tokens = (bucket.tokens + 1.0).min(f64::from(self.per_minute));
@@ -83,7 +83,7 @@ impl Addresses {
     }
 
     /// Who was refused how often since the last time this was asked.
-    pub(super) fn refused(&self) -> Vec<(IpAddr, u64)> {
+    pub(crate) fn refused(&self) -> Vec<(IpAddr, u64)> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = buckets.iter_mut().filter(|(_, bucket)| bucket.refused > 0);
         refused.map(|(address, bucket)| (*address, std::mem::take(&mut bucket.refused))).collect()

@@ -1,0 +1,319 @@
+//! `provisor operations`: the journal of changes that panels asked for.
+
+use std::io::{IsTerminal, Write as _};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use provisor_providers::books::Fault;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::book::block_on;
+use super::serve::stop_signal;
+use super::{Context, Exit, Failure};
+use crate::clock::{Clock, System};
+use crate::operations::{AskError, Intervention, intervene};
+use crate::plugin::contract::Problem;
+use crate::plugin::words::to_json;
+use crate::store::{ManagedFilter, Operation, OperationAttempt, OperationFilter, OperationState, Store};
+
+/// Look at the changes that panels asked for, and settle what needs a person
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  provisor operations list --state dead    what nobody could settle: each waits for a person
+  provisor operations show 01K...          every attempt and its cause
+  provisor operations resolve 01K... --done --remote-id service/1001 --note 'seen in the provider portal'
+  provisor operations resolve 01K... --failed --note 'the provider has no such order'
+  provisor operations reconcile            compare every service with its provider; then:
+  provisor operations drift
+  provisor operations watch                a live view; ctrl-c ends it
+
+States: recorded, running, waiting (for the provider, a payment or the next attempt), unknown (an answer was lost and is being
+settled), done, failed, dead (a person is needed).")]
+pub(super) struct Operations {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List operations, the newest first
+    List {
+        /// Only those in this state
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this service key
+        #[arg(long, value_name = "KEY")]
+        service: Option<String>,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show an operation with its attempts
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Have a waiting, unknown or dead operation tried at once
+    Retry {
+        /// Its id
+        id: String,
+    },
+    /// End an operation of which nothing was sent
+    Cancel {
+        /// Its id
+        id: String,
+    },
+    /// Say how an operation came out, once a person has found out
+    Resolve {
+        /// Its id
+        id: String,
+        /// The change was made
+        #[arg(long, conflicts_with = "failed", required_unless_present = "failed")]
+        done: bool,
+        /// The change was not made
+        #[arg(long)]
+        failed: bool,
+        /// The provider's id of the service
+        #[arg(long, value_name = "ID")]
+        remote_id: Option<String>,
+        /// What was found out, and by whom
+        #[arg(long)]
+        note: String,
+    },
+    /// Have every service compared with its provider; `serve` does so in the next minutes
+    Reconcile {
+        /// Only those of this profile
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+    },
+    /// List the services whose provider sees them otherwise than their panel wants
+    Drift,
+    /// Show what is under way, until ctrl-c
+    Watch,
+}
+
+pub(super) fn run(command: Operations, context: &Context) -> Result<Exit, Failure> {
+    match command.command {
+        Command::List { state, service, limit } => list(context, state.as_deref(), service, limit),
+        Command::Show { id } => show(context, &id),
+        Command::Retry { id } => intervened(context, &id, Intervention::Retry),
+        Command::Cancel { id } => intervened(context, &id, Intervention::Cancel),
+        Command::Resolve { id, done, remote_id, note, .. } => {
+            intervened(context, &id, Intervention::Resolve { done, remote_id, note })
+        }
+        Command::Reconcile { profile } => reconcile(context, profile),
+        Command::Drift => drift(context),
+        Command::Watch => watch(context),
+    }
+}
+
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    service: String,
+    operation: String,
+    profile: String,
+    state: &'static str,
+    attempts: u32,
+    created_at: String,
+    next_at: Option<String>,
+    ended_at: Option<String>,
+    problem: Option<Value>,
+}
+
+impl Listed {
+    fn of((operation, key): (Operation, String)) -> Self {
+        Self {
+            id: operation.ulid,
+            service: key,
+            operation: operation.kind,
+            profile: operation.profile,
+            state: operation.state.as_str(),
+            attempts: operation.attempts,
+            created_at: operation.created_at.to_string(),
+            next_at: operation.next_at.map(|at| at.to_string()),
+            ended_at: operation.ended_at.map(|at| at.to_string()),
+            problem: problem(operation.problem.as_deref()),
+        }
+    }
+
+    fn message(&self) -> String {
+        let message = self.problem.as_ref().and_then(|problem| problem["message"].as_str());
+        message.unwrap_or_default().chars().take(MESSAGE_MAX).collect()
+    }
+}
+
+/// Of a problem's message in a table, in characters.
+const MESSAGE_MAX: usize = 80;
+
+fn problem(text: Option<&str>) -> Option<Value> {
+    serde_json::from_str::<Problem>(text?).ok().and_then(|problem| to_json(&problem).ok())
+}
+
+fn find(store: &Store, filter: &OperationFilter) -> Result<Vec<Listed>, Failure> {
+    let found = store.read(|books| books.operations(filter)).map_err(Failure::failed)?;
+    Ok(found.into_iter().map(Listed::of).collect())
+}
+
+fn list(context: &Context, state: Option<&str>, service: Option<String>, limit: u32) -> Result<Exit, Failure> {
+    let state = state.map(|word| {
+        let words = OperationState::ALL.map(OperationState::as_str).join(", ");
+        OperationState::parse(word).ok_or_else(|| Failure::usage(anyhow!("`{word}` is no state; there are: {words}")))
+    });
+    let filter = OperationFilter { state: state.transpose()?, service, limit, ..OperationFilter::default() };
+    let listed = find(&context.book()?, &filter)?;
+    context.output.records(["id", "service", "operation", "profile", "state", "attempts", "problem"], &listed, |row| {
+        let (state, attempts) = (row.state.to_owned(), row.attempts.to_string());
+        [row.id.clone(), row.service.clone(), row.operation.clone(), row.profile.clone(), state, attempts, row.message()]
+    })?;
+    Ok(Exit::Done)
+}
+
+fn show(context: &Context, id: &str) -> Result<Exit, Failure> {
+    let store = context.book()?;
+    let found = store.read(|books| -> Result<Option<(Operation, String, Vec<OperationAttempt>)>, Fault> {
+        let Some((operation, key)) = books.operation_of(id)? else { return Ok(None) };
+        let attempts = books.operation_attempts(operation.id)?;
+        Ok(Some((operation, key, attempts)))
+    });
+    let (operation, key, attempts) = found.map_err(Failure::failed)?.ok_or_else(|| unknown(id))?;
+    let history: Vec<Value> = attempts
+        .iter()
+        .map(|attempt| {
+            let ended_at = attempt.ended_at.map(|at| at.to_string());
+            let problem = problem(attempt.problem.as_deref());
+            json!({"number": attempt.number, "began_at": attempt.began_at.to_string(), "ended_at": ended_at,
+                   "outcome": attempt.outcome, "problem": problem})
+        })
+        .collect();
+    let (request, request_id) = (operation.change.clone(), operation.request_id.clone());
+    let mut shown = serde_json::to_value(Listed::of((operation, key))).map_err(Failure::failed)?;
+    shown["request"] = serde_json::from_str(&request).unwrap_or_default();
+    shown["request_id"] = request_id.into();
+    shown["history"] = history.into();
+    context.output.record(&shown, |shown| serde_json::to_string_pretty(shown).unwrap_or_default())?;
+    Ok(Exit::Done)
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::usage(anyhow!("the journal has no operation `{id}`"))
+}
+
+fn intervened(context: &Context, id: &str, what: Intervention) -> Result<Exit, Failure> {
+    let store = context.book()?;
+    let done = block_on(async {
+        match intervene(&store, None, id, what, System.now()).await {
+            Ok(operation) => operation.ok_or_else(|| unknown(id)),
+            Err(AskError::Refused(problem)) => Err(Failure::failed(anyhow!(problem.message))),
+            Err(AskError::Store(error)) => Err(Failure::failed(error)),
+        }
+    })?;
+    let shown = json!({"id": done.ulid, "operation": done.kind, "state": done.state.as_str()});
+    context.output.record(&shown, |_| format!("operation {} ({}) is {}", done.ulid, done.kind, done.state.as_str()))?;
+    Ok(Exit::Done)
+}
+
+fn reconcile(context: &Context, profile: Option<String>) -> Result<Exit, Failure> {
+    let store = context.book()?;
+    let now = System.now();
+    let services = block_on(async move {
+        store.transact(move |books| books.check_all(profile.as_deref(), now)).await.map_err(Failure::failed)
+    })?;
+    context.output.record(&json!({ "services": services }), |_| {
+        format!("{services} services will be compared, two a second; `provisor operations drift` shows what differs")
+    })?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Drifted {
+    service: String,
+    profile: String,
+    remote_id: Option<String>,
+    wanted: String,
+    state: String,
+    drift: String,
+    since: String,
+}
+
+fn drift(context: &Context) -> Result<Exit, Failure> {
+    let filter = ManagedFilter { is_drifted: true, limit: DRIFTED_MAX, ..ManagedFilter::default() };
+    let found = context.book()?.read(|books| books.managed_services(&filter)).map_err(Failure::failed)?;
+    let drifted: Vec<Drifted> = found
+        .into_iter()
+        .filter_map(|service| {
+            let (drift, since) = service.drift?;
+            Some(Drifted {
+                service: service.key,
+                profile: service.profile,
+                remote_id: service.remote_id,
+                wanted: service.wanted,
+                state: service.state,
+                drift,
+                since: since.to_string(),
+            })
+        })
+        .collect();
+    context.output.records(["service", "profile", "at the provider", "wanted", "is", "since"], &drifted, |row| {
+        let remote_id = row.remote_id.clone().unwrap_or_default();
+        [row.service.clone(), row.profile.clone(), remote_id, row.wanted.clone(), row.drift.clone(), row.since.clone()]
+    })?;
+    Ok(if drifted.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+/// Services with drift that are listed.
+const DRIFTED_MAX: u32 = 1000;
+/// How often the live view looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// Lines of the live view.
+const WATCHED: u32 = 20;
+
+fn watch(context: &Context) -> Result<Exit, Failure> {
+    let store = context.book()?;
+    block_on(async {
+        let mut stop = std::pin::pin!(stop_signal());
+        let mut shown = String::new();
+        loop {
+            let view = view(context, &store)?;
+            if view != shown {
+                draw(&view);
+                shown = view;
+            }
+            tokio::select! {
+                stopped = &mut stop => return stopped.map(|()| Exit::Done),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    })
+}
+
+fn draw(view: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let clear = if stdout.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    // A closed stdout ends the view at the next signal.
+    let _closed = writeln!(stdout, "{clear}{view}").and_then(|()| stdout.flush());
+}
+
+fn view(context: &Context, store: &Store) -> Result<String, Failure> {
+    let newest = find(store, &OperationFilter { limit: WATCHED, ..OperationFilter::default() })?;
+    if context.output.is_json() {
+        return serde_json::to_string(&newest).map_err(Failure::failed);
+    }
+    let open = store.read(|books| books.open_operation_counts()).map_err(Failure::failed)?;
+    let counts: Vec<String> = open.iter().map(|(state, count)| format!("{count} {}", state.as_str())).collect();
+    let counts = if counts.is_empty() { "nothing is under way".to_owned() } else { counts.join("   ") };
+    let lines = newest.iter().map(|row| {
+        let mark = match row.state {
+            "done" => "✓",
+            "failed" | "dead" => "✗",
+            "unknown" => "?",
+            _ => "…",
+        };
+        let when = row.created_at.get(11..19).unwrap_or_default();
+        format!("{mark} {when}  {:<24} {:<14} {:<12} {:<8} {}", row.service, row.operation, row.profile, row.state, row.message())
+    });
+    Ok(std::iter::once(format!("{counts}\n")).chain(lines).collect::<Vec<_>>().join("\n"))
+}

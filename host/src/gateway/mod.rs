@@ -1,0 +1,103 @@
+//! The panels' side: JSON over HTTP, a bearer token per panel. docs/gateway.md is its description for people, `openapi.json` for
+//! programs.
+//!
+//! This room turns a request into a question to the journal and its answer into a status; what is done, and how often, is decided there.
+
+mod answer;
+mod body;
+mod changes;
+mod questions;
+mod routes;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use crate::addresses::Addresses;
+use crate::clock::Clock;
+use crate::listen::{Address, Listener};
+use crate::operations::Operations;
+use crate::store::Store;
+
+/// The API's description, as it is served.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// Requests without a good token, and provider's webhooks, per minute and address.
+const STRANGERS_PER_MINUTE: u32 = 120;
+/// Requests of panels at a time; most of them wait for a provider.
+const AT_ONCE: usize = 2_000;
+
+/// What the gateway works with.
+pub struct Options {
+    /// The journal.
+    pub operations: Operations,
+    /// The book that has the panels.
+    pub store: Store,
+    /// Time and request ids.
+    pub clock: Arc<dyn Clock>,
+}
+
+pub(crate) struct State {
+    operations: Operations,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    strangers: Addresses,
+    places: Semaphore,
+    catalogs: Mutex<HashMap<String, Catalog>>,
+    /// Whoever waits is answered when this says so.
+    stopped: watch::Receiver<bool>,
+}
+
+/// A catalogue as it was read.
+#[derive(Clone)]
+struct Catalog {
+    read: Instant,
+    answer: Arc<Value>,
+}
+
+/// A gateway that runs until it is stopped.
+pub struct Running {
+    address: Address,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Takes no more connections, tells those who wait to come again, and returns.
+    pub async fn stop(self) {
+        // Nobody listens any more if the task has ended already.
+        let _heard = self.stop.send(true);
+        let _ended = self.task.await;
+    }
+}
+
+/// Serves the gateway on a listener.
+pub fn start(listener: Listener, options: Options) -> Running {
+    let address = listener.address().clone();
+    let (stop, stopped) = watch::channel(false);
+    let Options { operations, store, clock } = options;
+    let state = Arc::new(State {
+        operations,
+        store,
+        clock,
+        strangers: Addresses::new(STRANGERS_PER_MINUTE),
+        places: Semaphore::new(AT_ONCE),
+        catalogs: Mutex::default(),
+        stopped: stopped.clone(),
+    });
+    let service = move |request, peer| {
+        let state = Arc::clone(&state);
+        async move { routes::answer(&state, request, peer).await }
+    };
+    Running { address, stop, task: tokio::spawn(listener.serve(service, stopped)) }
+}

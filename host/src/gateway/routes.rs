@@ -1,0 +1,136 @@
+//! From a request to what answers it.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use sha2::{Digest, Sha256};
+
+use super::answer::{Answer, Refusal, finish, problem_answer, with_type};
+use super::body::OPERATIONS;
+use super::questions::Query;
+use super::{OPENAPI, State, changes, questions};
+use crate::plugin::contract::ProblemKind;
+use crate::store::Panel;
+use crate::telemetry::request_id;
+
+const GET: &str = "GET, HEAD";
+const POST: &str = "POST";
+
+pub(super) async fn answer(state: &State, request: Request<Incoming>, peer: IpAddr) -> Answer {
+    let request_id = request_id(&*state.clock);
+    let began = Instant::now();
+    let (head, body) = request.into_parts();
+    let span = tracing::info_span!("gateway", request_id);
+    let answered = tracing::Instrument::instrument(route(state, &head, body, peer, &request_id), span).await;
+    let answer = answered.unwrap_or_else(|refusal| problem_answer(&refusal, &request_id));
+    let status = answer.status().as_u16();
+    tracing::debug!(request_id, method = %head.method, path = head.uri.path(), status, elapsed = ?began.elapsed(), "answered");
+    finish(answer, &request_id)
+}
+
+async fn route(state: &State, head: &Parts, body: Incoming, peer: IpAddr, request_id: &str) -> Result<Answer, Refusal> {
+    let path: Vec<&str> = head.uri.path().strip_prefix('/').unwrap_or_default().split('/').collect();
+    let allow = match path.as_slice() {
+        ["healthz" | "readyz" | "metrics" | "openapi.json"] => GET,
+        ["v1", "services" | "operations" | "profiles" | "describe"] => GET,
+        ["v1", "services" | "operations" | "profiles", _] => GET,
+        ["v1", "services", _, "credentials" | "sign-on" | "invoices"] => GET,
+        ["v1", "profiles", _, "check" | "balance" | "catalog"] => GET,
+        ["v1", "services", _, operation] if OPERATIONS.contains(operation) => POST,
+        ["v1", "operations", _, "retry" | "resolve" | "cancel"] | ["v1", "profiles", _, "events"] => POST,
+        _ => return Err(Refusal::nothing_here()),
+    };
+    let is_get = matches!(head.method, Method::GET | Method::HEAD);
+    if !(if allow == POST { head.method == Method::POST } else { is_get }) {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "the resource does not have this method");
+        return Err(Refusal { allow: Some(allow), ..refusal });
+    }
+    match path.as_slice() {
+        ["healthz"] => Ok(with_type(StatusCode::OK, "ok\n", TEXT)),
+        ["readyz"] => ready(state),
+        ["metrics"] => Ok(with_type(StatusCode::OK, state.operations.metrics()?, "text/plain; version=0.0.4; charset=utf-8")),
+        ["openapi.json"] => Ok(with_type(StatusCode::OK, OPENAPI, "application/json")),
+        ["v1", "profiles", name, "events"] => {
+            stranger(state, peer)?;
+            questions::events(state, name, head, body).await
+        }
+        _ => {
+            let _place = state.places.try_acquire().map_err(|_| Refusal::busy())?;
+            let panel = authenticated(state, &head.headers, peer)?;
+            let query = Query::of(head);
+            of_panel(state, &panel, &path[1..], &query, (head, body), request_id).await
+        }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What takes a token.
+async fn of_panel(
+    state: &State,
+    panel: &Panel,
+    path: &[&str],
+    query: &Query,
+    (head, body): (&Parts, Incoming),
+    request_id: &str,
+) -> Result<Answer, Refusal> {
+    match path {
+        ["services"] => questions::services(state, panel, query),
+        ["operations"] => questions::operations(state, panel, query),
+        ["profiles"] => questions::profiles(state, panel),
+        ["describe"] => questions::describe(state, panel),
+        ["services", key] => questions::service(state, panel, key, query).await,
+        ["operations", id] => questions::operation(state, panel, id),
+        ["profiles", name] => questions::profile(state, panel, name, "", query).await,
+        ["profiles", name, what] => questions::profile(state, panel, name, what, query).await,
+        ["operations", id, what] => changes::intervene(state, panel, id, what, (head, body)).await,
+        ["services", key, what @ ("credentials" | "sign-on" | "invoices")] => {
+            questions::of_service(state, panel, key, what, query).await
+        }
+        ["services", key, operation] => changes::change(state, panel, key, operation, (head, body), request_id).await,
+        _ => Err(Refusal::nothing_here()),
+    }
+}
+
+/// The panel that a request's token belongs to. Whoever has none may guess only so often.
+fn authenticated(state: &State, headers: &HeaderMap, peer: IpAddr) -> Result<Panel, Refusal> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        stranger(state, peer)?;
+        return Err(Refusal::unauthorized());
+    };
+    let token = value.as_bytes().split_first_chunk::<7>().filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
+    if let Some((_, token)) = token
+        && let Some(panel) = state.store.read(|books| books.panel_of_token(&Sha256::digest(token).into()))?
+    {
+        return Ok(panel);
+    }
+    stranger(state, peer)?;
+    Err(Refusal::unauthorized())
+}
+
+fn stranger(state: &State, peer: IpAddr) -> Result<(), Refusal> {
+    state.strangers.take(peer, Instant::now()).map_err(|seconds| {
+        let message = "too many requests from this address";
+        Refusal::new(StatusCode::TOO_MANY_REQUESTS, ProblemKind::RateLimited, message).after(seconds)
+    })
+}
+
+/// Ready means: a change could be written down now. A sealed book could not keep its password.
+fn ready(state: &State) -> Result<Answer, Refusal> {
+    let unready = |why: &str| Ok(with_type(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"), TEXT));
+    if state.store.is_sealed() {
+        return unready("sealed: the master key of this book is missing");
+    }
+    match state.store.read(|books| books.open_operation_counts()) {
+        Ok(_) => Ok(with_type(StatusCode::OK, "ready\n", TEXT)),
+        Err(error) => {
+            tracing::error!(%error, "not ready");
+            unready("the store does not answer")
+        }
+    }
+}

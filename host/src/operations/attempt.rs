@@ -1,0 +1,348 @@
+//! One attempt at an operation: what is asked of the provider's component, and what is written before and after.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use provisor_providers::books::Fault;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::change::Change;
+use super::follow::{Case, Heard, Verdict};
+use super::problems::{later, problem, state_word};
+use super::profiles::{capability, is_idempotent};
+use super::record::{ended, is_taken, problem_text};
+use super::{Shared, reconcile};
+use crate::plugin::Caller;
+use crate::plugin::contract::{
+    Call, Effect, Order, Outcome, Problem, ProblemKind, Property, Service, ServiceRef, Setting, State,
+};
+use crate::store::{Managed, Operation, OperationState, Transaction};
+
+/// Services looked through for one that an order may have made, in pages.
+const PAGES_MAX: usize = 100;
+
+/// An operation with what it is about.
+struct Work {
+    operation: Operation,
+    change: Change,
+    service: Managed,
+    password: Option<SecretString>,
+    /// The time for settling lost answers was over when this began.
+    is_last: bool,
+    /// Something was sent, or may have been.
+    has_sent: bool,
+}
+
+/// Makes one attempt and writes down what became of it. If this process ends in between, the journal shows an attempt without an end.
+pub(super) async fn make(shared: &Shared, operation: Operation) {
+    let span = tracing::info_span!("operation", id = operation.ulid, kind = operation.kind, attempt = operation.attempts);
+    let attempt = async {
+        let work = match load(shared, operation).await {
+            Ok(work) => work,
+            Err(error) => {
+                tracing::error!(%error, "an operation cannot be read; it is tried again when its hold is over");
+                return;
+            }
+        };
+        let caller = shared.profiles.get(&work.operation.profile);
+        let began = Instant::now();
+        let (work, heard) = hear(shared, caller.as_ref(), work).await;
+        note_heard(shared, &work.operation.profile, &heard);
+        shared.metrics.attempted(&work.operation, began.elapsed());
+        let is_idempotent = caller.as_ref().and_then(Caller::provider).is_some_and(is_idempotent);
+        if let Err(error) = settle(shared, work, heard, is_idempotent).await {
+            // As after a crash: the attempt counts as interrupted, and the next one settles it.
+            tracing::error!(%error, "what became of an attempt could not be written down");
+        }
+    };
+    tracing::Instrument::instrument(attempt, span).await;
+}
+
+async fn load(shared: &Shared, operation: Operation) -> anyhow::Result<Work> {
+    let change = serde_json::from_str(&operation.change)?;
+    let settle_for = shared.options.rules.settle_for;
+    let age = operation.sent_at.map(|sent_at| shared.clock.now().duration_since(sent_at));
+    let is_last = operation.doubts > 0 && age.is_some_and(|age| age >= settle_for);
+    let wanted = operation.clone();
+    let found = shared.store.transact(move |books| Ok((books.managed_row(wanted.service)?, books.operation_password(&wanted)?)));
+    let (service, password) = found.await?;
+    let service = service.ok_or_else(|| anyhow::anyhow!("its service is not in the journal"))?;
+    Ok(Work { operation, change, service, password, is_last, has_sent: false })
+}
+
+/// Asks the provider what this attempt is to ask.
+async fn hear(shared: &Shared, caller: Option<&Caller>, work: Work) -> (Work, Heard) {
+    let Some(caller) = caller else {
+        let message = format!("the configuration has no profile `{}` any more", work.operation.profile);
+        return (work, Heard::Problem(later(ProblemKind::Internal, message, 60_000)));
+    };
+    if work.operation.is_accepted || matches!(work.change, Change::Adopt { .. }) {
+        let heard = ask_status(caller, &work).await;
+        return (work, heard);
+    }
+    if work.is_last && caller.provider().is_some_and(is_idempotent) {
+        let heard = look(shared, caller, &work).await;
+        return (work, heard);
+    }
+    let notes = match evidence(caller, &work).await {
+        Ok(notes) => notes,
+        Err(problem) => return (work, Heard::Problem(Problem { effect: Effect::None, ..problem })),
+    };
+    match begin_sending(shared, work, notes).await {
+        Ok(work) => {
+            let heard = send(caller, shared.options.deadline_ms, &work).await;
+            (work, heard.map_or_else(Heard::Problem, Heard::Outcome))
+        }
+        Err((work, message)) => (work, Heard::Problem(later(ProblemKind::Internal, message, 1_000))),
+    }
+}
+
+fn reference(service: &Managed) -> ServiceRef {
+    ServiceRef {
+        remote_id: service.remote_id.clone(),
+        domain: service.domain.clone(),
+        username: service.username.clone(),
+    }
+}
+
+async fn ask_status(caller: &Caller, work: &Work) -> Heard {
+    match caller.status(reference(&work.service)).await {
+        Ok(service) if !matches!(work.change, Change::Adopt { .. }) => Heard::Status(service),
+        Ok(service) => match service.state {
+            State::Missing | State::Terminated | State::Failed => {
+                let message = format!("the provider has no such service to adopt: it is {}", state_word(service.state));
+                Heard::Problem(problem(ProblemKind::NotFound, message))
+            }
+            _ => Heard::Outcome(Outcome::Done(service)),
+        },
+        Err(problem) => Heard::Problem(Problem { effect: Effect::None, ..problem }),
+    }
+}
+
+/// The provider may have forgotten the idempotency key: what is there decides, and nothing is sent again.
+async fn look(shared: &Shared, caller: &Caller, work: &Work) -> Heard {
+    let told = |message: &str| Heard::Problem(Problem { effect: Effect::Unknown, ..problem(ProblemKind::Unreachable, message) });
+    if matches!(work.change, Change::Create { .. }) {
+        return match find_made(shared, caller, work).await {
+            Ok(Some(service)) => Heard::Outcome(Outcome::Done(service)),
+            Ok(None) => told("an answer was lost, and no service can be told to be the one that was ordered"),
+            Err(problem) => Heard::Problem(Problem { effect: Effect::Unknown, ..problem }),
+        };
+    }
+    match caller.status(reference(&work.service)).await {
+        Ok(service) if shared.case(work, true).is_reached(&service) => Heard::Outcome(Outcome::Done(service)),
+        Ok(_) => told("an answer was lost, and the service does not show that the change was made"),
+        Err(problem) => Heard::Problem(Problem { effect: Effect::Unknown, ..problem }),
+    }
+}
+
+/// The one service of this domain that no key of the journal owns. Two, or an order without a domain, are for a person to judge.
+async fn find_made(shared: &Shared, caller: &Caller, work: &Work) -> Result<Option<Service>, Problem> {
+    let Some(domain) = work.service.domain.clone() else { return Ok(None) };
+    let (mut cursor, mut found) = (None, Vec::new());
+    for _ in 0..PAGES_MAX {
+        let page = caller.list_services(cursor).await?;
+        let is_wanted = |service: &Service| {
+            let is_there = matches!(service.state, State::Active | State::Suspended | State::Pending);
+            is_there && service.domain.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(&domain))
+        };
+        found.extend(page.services.into_iter().filter(is_wanted));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let (profile, id) = (work.service.profile.clone(), work.service.id);
+    let free = shared.store.read(|books| {
+        let mut free = Vec::new();
+        for service in found {
+            if is_taken(books, id, &profile, Some(&service.remote_id), None)?.is_none() {
+                free.push(service);
+            }
+        }
+        Ok(free)
+    });
+    let mut free = free.map_err(|fault| problem(ProblemKind::Internal, fault.to_string()))?;
+    Ok(if free.len() == 1 { free.pop() } else { None })
+}
+
+/// What the provider wants read before the first try, since it alone tells afterwards whether a lost one had an effect.
+async fn evidence(caller: &Caller, work: &Work) -> Result<Vec<(String, String)>, Problem> {
+    if work.operation.doubts > 0 {
+        return Ok(work.operation.notes.clone());
+    }
+    let wanted = caller.provider().and_then(|info| capability(info, &work.operation.kind));
+    let mut notes = Vec::new();
+    for name in wanted.map(|capability| capability.evidence.as_slice()).unwrap_or_default() {
+        if name != "balance" {
+            let message = format!("the component asks for evidence that this host cannot read: {name}");
+            return Err(problem(ProblemKind::Internal, message));
+        }
+        notes.push(("balance-before".to_owned(), caller.balance().await?.minor.to_string()));
+    }
+    Ok(notes)
+}
+
+/// From this commit on the attempt may have had an effect, whatever happens to this process.
+async fn begin_sending(shared: &Shared, work: Work, notes: Vec<(String, String)>) -> Result<Work, (Work, String)> {
+    let now = shared.clock.now();
+    let operation = Operation {
+        doubts: work.operation.doubts + 1,
+        sent_at: work.operation.sent_at.or(Some(now)),
+        notes,
+        ..work.operation.clone()
+    };
+    let written = operation.clone();
+    match shared.store.transact(move |books| books.save_operation(&written)).await {
+        Ok(true) => Ok(Work { operation, has_sent: true, ..work }),
+        Ok(false) => Err((work, "another host has taken this operation".to_owned())),
+        Err(error) => Err((work, error.to_string())),
+    }
+}
+
+async fn send(caller: &Caller, deadline_ms: u32, work: &Work) -> Result<Outcome, Problem> {
+    let Work { operation, change, service, password, .. } = work;
+    let property = |(name, value): &(String, String)| Property { name: name.clone(), value: value.clone() };
+    let call = Call {
+        idempotency_key: operation.ulid.clone(),
+        attempt: operation.doubts,
+        deadline_ms,
+        notes: operation.notes.iter().map(property).collect(),
+    };
+    let password = || password.as_ref().map(|password| password.expose_secret().to_owned());
+    let settings = |options: &std::collections::BTreeMap<String, String>| {
+        options.iter().map(|(name, value)| Setting { name: name.clone(), value: value.clone() }).collect()
+    };
+    let service = reference(service);
+    match change {
+        Change::Create { plan, term, domain, email, note, options } => {
+            let order = Order {
+                plan: plan.clone(),
+                term: term.clone(),
+                domain: domain.clone(),
+                email: email.clone(),
+                password: password(),
+                note: note.clone(),
+                options: settings(options),
+            };
+            caller.create(call, order).await
+        }
+        Change::Suspend { reason } => caller.suspend(call, service, reason.clone()).await,
+        Change::Unsuspend => caller.unsuspend(call, service).await,
+        Change::Terminate => caller.terminate(call, service).await,
+        Change::Renew { due_at } => caller.renew(call, service, due_at.clone()).await,
+        Change::ResetPassword => caller.reset_password(call, service, password()).await,
+        Change::ChangePackage { plan, options } => caller.change_package(call, service, plan.clone(), settings(options)).await,
+        Change::Power { action } => caller.power(call, service, (*action).into()).await,
+        Change::Adopt { .. } => Err(problem(ProblemKind::Internal, "an adoption sends nothing")),
+    }
+}
+
+/// A provider that answers, whatever it says, is there.
+fn note_heard(shared: &Shared, profile: &str, heard: &Heard) {
+    let answered = match heard {
+        Heard::Problem(problem) => !matches!(problem.kind, ProblemKind::Unreachable | ProblemKind::Protocol),
+        _ => true,
+    };
+    if shared.breakers.heard(profile, answered, Instant::now()) {
+        tracing::warn!(profile, "the provider does not answer: it is left alone for a while");
+    }
+}
+
+impl Shared {
+    fn case<'a>(&'a self, work: &'a Work, is_idempotent: bool) -> Case<'a> {
+        let seed = self.clock.seed();
+        Case {
+            operation: &work.operation,
+            change: &work.change,
+            service: &work.service,
+            rules: &self.options.rules,
+            is_idempotent,
+            is_last: work.is_last,
+            earlier_doubts: work.operation.doubts - u32::from(work.has_sent),
+            now: self.clock.now(),
+            jitter: u16::from_be_bytes([seed[0], seed[1]]),
+        }
+    }
+}
+
+/// Writes down what became of an attempt, in one transaction.
+async fn settle(shared: &Shared, work: Work, heard: Heard, is_idempotent: bool) -> anyhow::Result<()> {
+    let case = shared.case(&work, is_idempotent);
+    let (now, verdict) = (case.now, Arc::new(case.judge(heard)));
+    let id = work.operation.id;
+    if let Some(problem) = &verdict.problem {
+        tracing::info!(state = verdict.state.as_str(), kind = ?problem.kind, effect = ?problem.effect, message = problem.message);
+    }
+    let check_every = shared.options.check_every;
+    let Work { mut operation, change, has_sent, .. } = work;
+    if has_sent && !verdict.in_doubt && !verdict.is_accepted {
+        operation.doubts -= 1;
+    }
+    let state = shared.store.transact(move |books| write(books, &operation, &change, &verdict, now, check_every)).await?;
+    if let Some(state) = state {
+        shared.metrics.settled(state);
+        shared.changed(id);
+    } else {
+        tracing::warn!("another host has taken this operation: what became of the attempt is its business");
+    }
+    Ok(())
+}
+
+fn write(
+    books: &mut Transaction<'_>,
+    operation: &Operation,
+    change: &Change,
+    verdict: &Verdict,
+    now: Timestamp,
+    check_every: Duration,
+) -> Result<Option<OperationState>, Fault> {
+    books.claim_journal();
+    let Some(mut service) = books.managed_row(operation.service)? else { return Ok(None) };
+    let mut state = verdict.state;
+    let mut told = verdict.problem.clone();
+    let mut is_live = verdict.is_live;
+    if let Some(seen) = &verdict.service {
+        let taken = is_taken(books, service.id, &service.profile, Some(&seen.remote_id), None)?;
+        if let (Some(taken), true) = (taken, change.begins() && !seen.remote_id.is_empty()) {
+            (state, told, is_live) = (OperationState::Failed, Some(taken), Some(false));
+        } else {
+            reconcile::apply(books, &mut service, seen)?;
+        }
+    }
+    let has_failed_to_begin = change.begins() && state == OperationState::Failed;
+    if state == OperationState::Done
+        && let Some(wish) = change.wish()
+        && verdict.service.as_ref().is_none_or(|seen| matches!(seen.state, State::Unknown | State::Pending))
+    {
+        wish.clone_into(&mut service.state);
+    } else if has_failed_to_begin {
+        "failed".clone_into(&mut service.state);
+    }
+    service.is_live = is_live.unwrap_or(service.is_live);
+    reconcile::note_drift(&mut service, now);
+    service.check_at = if service.is_live && state.is_ended() { Some(now + check_every) } else { None };
+    service.updated_at = now;
+    let problem = told.as_ref().map(problem_text).transpose()?;
+    let written = Operation {
+        state,
+        is_accepted: verdict.is_accepted,
+        accepted_at: operation.accepted_at.or(verdict.is_accepted.then_some(now)),
+        next_at: verdict.pause.map(|pause| now + pause),
+        problem: if state == OperationState::Done { None } else { problem.clone() },
+        ..operation.clone()
+    };
+    let written = if state.is_ended() { ended(written, state, now) } else { written };
+    if !books.save_operation(&written)? {
+        return Ok(None);
+    }
+    books.save_managed(&service)?;
+    let outcome = match state {
+        OperationState::Done => "done",
+        OperationState::Waiting if verdict.is_accepted => "pending",
+        _ => "failed",
+    };
+    books.end_attempt(&written, outcome, problem.as_deref(), now)?;
+    Ok(Some(state))
+}

@@ -1,0 +1,257 @@
+//! A change, as it is asked for and written down.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::problems;
+use crate::plugin::contract::{PowerAction, Problem, ProblemKind};
+
+/// What a panel may ask for a service. The password that comes with some is kept apart, since this is written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+pub enum Change {
+    /// Make it.
+    Create {
+        /// The provider's plan, by id or name.
+        plan: String,
+        /// The billing term.
+        term: Option<String>,
+        /// Its domain.
+        domain: Option<String>,
+        /// The customer's e-mail address.
+        email: Option<String>,
+        /// A remark for the provider's staff.
+        note: Option<String>,
+        /// Values for the provider's and the plan's fields.
+        options: BTreeMap<String, String>,
+    },
+    /// Take what is at the provider already as this key's service.
+    Adopt {
+        /// The provider's id of it.
+        remote_id: Option<String>,
+        /// Its domain, where the provider goes by that.
+        domain: Option<String>,
+    },
+    /// Suspend it.
+    Suspend {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Take the suspension back.
+    Unsuspend,
+    /// End it for good.
+    Terminate,
+    /// Pay the term after a due date.
+    Renew {
+        /// The due date that is being renewed.
+        due_at: String,
+    },
+    /// Set a new password.
+    ResetPassword,
+    /// Move it to another plan.
+    ChangePackage {
+        /// The plan, by id or name.
+        plan: String,
+        /// Values for the plan's fields.
+        options: BTreeMap<String, String>,
+    },
+    /// Switch the machine.
+    Power {
+        /// What to do.
+        action: Power,
+    },
+}
+
+/// A switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum Power {
+    Start,
+    Stop,
+    Reboot,
+    Reinstall,
+}
+
+impl From<Power> for PowerAction {
+    fn from(power: Power) -> Self {
+        match power {
+            Power::Start => Self::Start,
+            Power::Stop => Self::Stop,
+            Power::Reboot => Self::Reboot,
+            Power::Reinstall => Self::Reinstall,
+        }
+    }
+}
+
+impl Change {
+    /// The operation's name in the contract; `adopt` is the journal's own.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Adopt { .. } => "adopt",
+            Self::Suspend { .. } => "suspend",
+            Self::Unsuspend => "unsuspend",
+            Self::Terminate => "terminate",
+            Self::Renew { .. } => "renew",
+            Self::ResetPassword => "reset-password",
+            Self::ChangePackage { .. } => "change-package",
+            Self::Power { .. } => "power",
+        }
+    }
+
+    /// The state that it wishes for, in the contract's word.
+    pub(super) fn wish(&self) -> Option<&'static str> {
+        match self {
+            Self::Create { .. } | Self::Adopt { .. } | Self::Unsuspend => Some("active"),
+            Self::Suspend { .. } => Some("suspended"),
+            Self::Terminate => Some("terminated"),
+            _ => None,
+        }
+    }
+
+    /// Whether it begins a service.
+    pub(super) fn begins(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Adopt { .. })
+    }
+
+    /// The domain that it would have a key own.
+    pub(super) fn domain(&self) -> Option<&str> {
+        match self {
+            Self::Create { domain, .. } | Self::Adopt { domain, .. } => domain.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What makes another request the same change, within one generation of a service.
+    pub(super) fn sameness(&self, generation: u32, idempotency_key: Option<&str>) -> String {
+        let kind = self.kind();
+        match (self, idempotency_key) {
+            (Self::Renew { due_at }, _) => format!("{generation}/{kind}/{due_at}"),
+            (Self::ResetPassword | Self::ChangePackage { .. } | Self::Power { .. }, Some(key)) => {
+                format!("{generation}/{kind}/key/{}", hex::encode(Sha256::digest(key)))
+            }
+            _ => format!("{generation}/{kind}"),
+        }
+    }
+
+    /// Whether only an idempotency key, or being under way, makes two of them the same.
+    pub(super) fn is_repeatable(&self) -> bool {
+        matches!(self, Self::ResetPassword | Self::ChangePackage { .. } | Self::Power { .. })
+    }
+
+    /// SHA-256 over the whole request: two that differ in anything differ in this.
+    pub(super) fn sha256(&self, password: Option<&SecretString>) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_vec(self).unwrap_or_default());
+        hash.update([u8::from(password.is_some())]);
+        hash.update(password.map(|password| password.expose_secret().as_bytes()).unwrap_or_default());
+        hash.finalize().into()
+    }
+
+    /// The request in one spelling: texts trimmed, empty ones absent, a domain in small letters, a due date as a time. What the API
+    /// lists as fields of an order and a panel sent as an option becomes the field.
+    pub fn normal(self, password: Option<SecretString>) -> Result<(Self, Option<SecretString>), Problem> {
+        match self {
+            Self::Create { plan, term, domain, email, note, mut options } => {
+                let mut field = |name: &str, given: Option<String>| {
+                    let option = options.remove(name);
+                    filled(given).or_else(|| filled(option))
+                };
+                let (term, email, note) = (field("term", term), field("email", email), field("note", note));
+                let domain = field("domain", domain).map(|domain| domain.to_ascii_lowercase());
+                let sent = options.remove("password").filter(|password| !password.is_empty()).map(SecretString::from);
+                let plan = filled(Some(plan)).ok_or_else(|| invalid("plan", "a plan is required"))?;
+                Ok((Self::Create { plan, term, domain, email, note, options }, password.or(sent)))
+            }
+            Self::Adopt { remote_id, domain } => {
+                let (remote_id, domain) = (filled(remote_id), filled(domain).map(|domain| domain.to_ascii_lowercase()));
+                if remote_id.is_none() && domain.is_none() {
+                    return Err(invalid("remote_id", "what is to be adopted is named by its remote_id or its domain"));
+                }
+                Ok((Self::Adopt { remote_id, domain }, None))
+            }
+            Self::Suspend { reason } => Ok((Self::Suspend { reason: filled(reason) }, None)),
+            Self::Renew { due_at } => Ok((Self::Renew { due_at: due_date(&due_at)? }, None)),
+            Self::ResetPassword => Ok((Self::ResetPassword, password)),
+            Self::ChangePackage { plan, options } => {
+                let plan = filled(Some(plan)).ok_or_else(|| invalid("plan", "a plan is required"))?;
+                Ok((Self::ChangePackage { plan, options }, None))
+            }
+            Self::Unsuspend | Self::Terminate | Self::Power { .. } => Ok((self, None)),
+        }
+    }
+}
+
+fn filled(text: Option<String>) -> Option<String> {
+    text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// Panels know a day, providers a moment: a day stands for its first second in UTC.
+fn due_date(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    let day = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == 10);
+    let at = match day {
+        Some(day) => day.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp()).ok(),
+        None => text.parse::<jiff::Timestamp>().ok(),
+    };
+    let at = at.ok_or_else(|| invalid("due_at", "a date such as 2027-01-15, or a time such as 2027-01-15T08:00:00Z"))?;
+    Ok(at.to_string())
+}
+
+fn invalid(field: &str, message: &str) -> Problem {
+    Problem { field: Some(field.to_owned()), ..problems::problem(ProblemKind::Invalid, message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(domain: &str, options: &[(&str, &str)]) -> Change {
+        Change::Create {
+            plan: " 42 ".to_owned(),
+            term: Some(String::new()),
+            domain: Some(domain.to_owned()),
+            email: None,
+            note: None,
+            options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn an_order_is_written_down_in_one_spelling_and_without_its_password() {
+        let asked = create(" Example.COM", &[("email", "a@example.com"), ("password", "MARKED"), ("ram", "4")]);
+        let (change, password) = asked.normal(None).unwrap();
+        assert_eq!(password.unwrap().expose_secret(), "MARKED");
+        let Change::Create { plan, term, domain, email, options, .. } = &change else { panic!() };
+        assert_eq!((plan.as_str(), term, domain.as_deref()), ("42", &None, Some("example.com")));
+        assert_eq!((email.as_deref(), options.len()), (Some("a@example.com"), 1));
+        assert!(!serde_json::to_string(&change).unwrap().contains("MARKED"));
+    }
+
+    #[test]
+    fn a_day_and_its_first_second_are_one_due_date() {
+        let renew = |due_at: &str| Change::Renew { due_at: due_at.to_owned() }.normal(None).map(|(change, _)| change.sameness(1, None));
+        assert_eq!(renew("2027-01-15").unwrap(), renew("2027-01-15T01:00:00+01:00").unwrap());
+        assert_ne!(renew("2027-01-15").unwrap(), renew("2027-01-16").unwrap());
+        for bad in ["", "soon", "2027-02-30", "15.01.2027", "0000-00-00"] {
+            assert_eq!(renew(bad).unwrap_err().field.as_deref(), Some("due_at"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_the_same_change() {
+        let (stop, start) = (Change::Power { action: Power::Stop }, Change::Power { action: Power::Start });
+        assert_eq!(stop.sameness(1, Some("a")), start.sameness(1, Some("a")));
+        assert_ne!(stop.sameness(1, Some("a")), stop.sameness(1, Some("b")));
+        assert_ne!(stop.sha256(None), start.sha256(None));
+        assert_eq!(Change::Terminate.sameness(1, Some("a")), Change::Terminate.sameness(1, None));
+        assert_ne!(Change::Terminate.sameness(1, None), Change::Terminate.sameness(2, None));
+        let reset = Change::ResetPassword;
+        assert_ne!(reset.sha256(Some(&"a".into())), reset.sha256(Some(&"b".into())));
+        assert_ne!(reset.sha256(Some(&"".into())), reset.sha256(None));
+    }
+}

@@ -1,0 +1,35 @@
+//! Problems that the journal itself tells, in the contract's words.
+
+use crate::plugin::contract::{Effect, Problem, ProblemKind, Retry, State};
+
+/// A problem of which nothing was sent.
+pub(super) fn problem(kind: ProblemKind, message: impl Into<String>) -> Problem {
+    Problem {
+        kind,
+        effect: Effect::None,
+        retry: Retry::Never,
+        message: message.into(),
+        public_message: None,
+        field: None,
+        provider_code: None,
+        remote_id: None,
+    }
+}
+
+/// For a problem that goes away by itself.
+pub(super) fn later(kind: ProblemKind, message: impl Into<String>, milliseconds: u64) -> Problem {
+    Problem { retry: Retry::AfterMs(milliseconds), ..problem(kind, message) }
+}
+
+/// A state in the contract's word.
+pub fn state_word(state: State) -> &'static str {
+    match state {
+        State::Pending => "pending",
+        State::Active => "active",
+        State::Suspended => "suspended",
+        State::Terminated => "terminated",
+        State::Failed => "failed",
+        State::Missing => "missing",
+        State::Unknown => "unknown",
+    }
+}

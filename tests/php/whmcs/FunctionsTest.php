@@ -6,7 +6,6 @@ namespace Provisor\Tests\Whmcs;
 
 use PHPUnit\Framework\TestCase;
 use Provisor\Gateway;
-use Provisor\Problem;
 use Provisor\Read;
 use Provisor\Tests\Daemon;
 use WHMCS\Database\Capsule;
@@ -130,7 +129,7 @@ final class FunctionsTest extends TestCase
     public function testLoadersThrowWhatWhmcsShows(string $loader): void
     {
         $this->shop->connect('http://127.0.0.1:1', 'token');
-        $this->expectException(Problem::class);
+        $this->expectException(\RuntimeException::class);
         $this->expectExceptionMessage('does not answer');
         Shop::module($loader, Shop::server());
     }
@@ -395,6 +394,8 @@ final class FunctionsTest extends TestCase
         self::assertStringNotContainsString($password, $this->shop->written());
         $staffs = Shop::module('access', $this->shop->params($id));
         self::assertSame('success', $staffs, 'no password in a message');
+        self::assertTrue($this->shop->call($id, 'suspend')->isSuccess);
+        self::assertIsString($this->shop->asCustomer($id, 'access')['result'], 'not while it is suspended');
     }
 
     public function testSignOnIsATicketForOnePage(): void

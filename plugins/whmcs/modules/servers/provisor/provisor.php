@@ -258,6 +258,9 @@ function provisor_adopt(array $params): string
  */
 function provisor_access(array $params)
 {
+    if (Texts::isForCustomer() && !(new Account($params))->isActive()) {
+        return Texts::get('neutral');
+    }
     $found = [];
     $answer = Command::ask(__FUNCTION__, $params, static function (Gateway $gateway, Account $account) use (&$found): void {
         $login = $gateway->credentials($account->key());

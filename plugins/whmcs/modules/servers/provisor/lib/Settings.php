@@ -11,6 +11,8 @@ use Provisor\Read;
 /** The product's settings, and what the gateway offers for them. */
 final class Settings
 {
+    private const LABEL_LENGTH_MAX = 200;
+
     /**
      * All 24. WHMCS stores them by their place in this list, so that none is ever left out: what a field shows may change with what the
      * gateway says, its place never.
@@ -41,16 +43,18 @@ final class Settings
     /**
      * @param array<mixed> $params
      * @return array<string, string>
-     * @throws Problem whose message WHMCS shows beside the field
+     * @throws \RuntimeException
      */
     public static function profiles(array $params): array
     {
-        $profiles = [];
-        foreach (Server::gateway($params)->profiles() as $profile) {
-            $name = Read::text($profile, 'name');
-            $profiles[$name] = Texts::plain("$name (" . Read::text($profile, 'provider_name') . ')');
-        }
-        return $profiles;
+        return self::offered(static function () use ($params): array {
+            $profiles = [];
+            foreach (Server::gateway($params)->profiles() as $profile) {
+                $name = Read::text($profile, 'name');
+                $profiles[$name] = "$name (" . Read::text($profile, 'provider_name') . ')';
+            }
+            return $profiles;
+        });
     }
 
     /**
@@ -58,38 +62,57 @@ final class Settings
      *
      * @param array<mixed> $params
      * @return array<string, string>
-     * @throws Problem
+     * @throws \RuntimeException
      */
     public static function plans(array $params): array
     {
-        $plans = [];
-        foreach (self::catalogs($params) as $profile => $catalog) {
-            foreach ($catalog as $plan) {
-                $prices = implode(', ', array_map([self::class, 'price'], Read::maps($plan, 'prices')));
-                $label = "$profile: " . Read::text($plan, 'name') . ($prices === '' ? '' : " ($prices)");
-                $plans[Read::text($plan, 'id')] = Texts::plain(Read::shortened($label, 200));
+        return self::offered(static function () use ($params): array {
+            $plans = [];
+            foreach (self::catalogs($params) as $profile => $catalog) {
+                foreach ($catalog as $plan) {
+                    $prices = implode(', ', array_map([self::class, 'price'], Read::maps($plan, 'prices')));
+                    $plans[Read::text($plan, 'id')] = "$profile: " . Read::text($plan, 'name') . ($prices === '' ? '' : " ($prices)");
+                }
             }
-        }
-        return $plans;
+            return $plans;
+        });
     }
 
     /**
      * @param array<mixed> $params
      * @return array<string, string>
-     * @throws Problem
+     * @throws \RuntimeException
      */
     public static function terms(array $params): array
     {
-        $terms = ['' => '–'];
-        foreach (self::catalogs($params) as $catalog) {
-            foreach ($catalog as $plan) {
-                foreach (Read::maps($plan, 'prices') as $price) {
-                    $term = Read::text($price, 'term');
-                    $terms[$term] = Texts::plain($term);
+        return self::offered(static function () use ($params): array {
+            $terms = ['' => '–'];
+            foreach (self::catalogs($params) as $catalog) {
+                foreach ($catalog as $plan) {
+                    foreach (Read::maps($plan, 'prices') as $price) {
+                        $terms[Read::text($price, 'term')] = Read::text($price, 'term');
+                    }
                 }
             }
+            return $terms;
+        });
+    }
+
+    /**
+     * Values and labels for a list, or the exception whose message WHMCS shows in its place.
+     *
+     * @param callable(): array<string, string> $question
+     * @return array<string, string>
+     */
+    private static function offered(callable $question): array
+    {
+        try {
+            return array_map(static function (string $label): string {
+                return Texts::plain(Read::shortened($label, self::LABEL_LENGTH_MAX));
+            }, $question());
+        } catch (Problem $problem) {
+            throw new \RuntimeException(Texts::plain($problem->staffText()));
         }
-        return $terms;
     }
 
     /**

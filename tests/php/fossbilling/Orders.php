@@ -28,7 +28,7 @@ final class Orders implements Panel
     private int $last = 0;
     private static int $orders = 0;
 
-    public function __construct(bool $isOld)
+    public function __construct(bool $isOld = false)
     {
         $this->isOld = $isOld;
         $this->db = new Connection();

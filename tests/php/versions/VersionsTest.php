@@ -13,6 +13,11 @@ final class VersionsTest extends TestCase
     /** By panel: what loads it, the class that drives it, and the oldest PHP that the panel itself runs on. */
     private const PANELS = [
         'whmcs' => ['whmcs/load.php', 'Provisor\Tests\Whmcs\Shop', '7.4'],
+        'fossbilling' => ['fossbilling/load.php', 'Provisor\Tests\Fossbilling\Orders', '8.1'],
+        'paymenter' => ['paymenter/load.php', 'Provisor\Tests\Paymenter\Shop', '8.2'],
+        'blesta' => ['blesta/load.php', 'Provisor\Tests\Blesta\Shop', '7.4'],
+        'clientexec' => ['clientexec/load.php', 'Provisor\Tests\Clientexec\Shop', '7.4'],
+        'wisecp' => ['wisecp/load.php', 'Provisor\Tests\Wisecp\Shop', '7.4'],
     ];
     private const VERSIONS = ['7.4', '8.0', '8.1', '8.2', '8.3', '8.4', '8.5'];
     private static ?Daemon $daemon = null;

@@ -22,7 +22,7 @@ final class Shop implements Panel
     private array $waits = [];
     private static int $last = 0;
 
-    public function __construct(bool $isProduct)
+    public function __construct(bool $isProduct = false)
     {
         $this->isProduct = $isProduct;
         \ModuleStandIn::$written = '';

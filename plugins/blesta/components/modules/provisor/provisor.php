@@ -493,7 +493,9 @@ class Provisor extends Module
             $remote = $this->remote($this->keyOf($service));
             $view = $remote->view();
             $mayReinstall = Read::text(self::settings($package), 'reinstall') === '1';
-            $shown['offers'] = $remote->offers($view, $isForCustomer, $mayReinstall);
+            // What Blesta has suspended is no customer's to use, also while the provider has yet to be told.
+            $isHidden = $isForCustomer && ($service->status ?? 'active') !== 'active';
+            $shown['offers'] = $isHidden ? [] : $remote->offers($view, $isForCustomer, $mayReinstall);
             $shown = $this->act($remote, $post, $isForCustomer, $shown);
             $shown['rows'] = Service::rows($view, $isForCustomer);
         } catch (Problem $problem) {
@@ -797,11 +799,11 @@ class Provisor extends Module
         try {
             $description = $this->description();
             foreach ($description->profiles() as $name => $provider) {
-                $profiles[$name] = "$name ($provider)";
+                $profiles[$name] = Service::plain("$name ($provider)");
             }
             $inputs = $description->orderFields($profile);
             foreach ($profile === '' ? [] : Read::maps($this->gateway()->catalog($profile), 'plans') as $plan) {
-                $plans[Read::text($plan, 'id')] = Read::text($plan, 'name', Read::text($plan, 'id'));
+                $plans[Read::text($plan, 'id')] = Service::plain(Read::text($plan, 'name', Read::text($plan, 'id')));
             }
         } catch (Problem $problem) {
             $this->note('choices', '', $problem);
@@ -817,7 +819,7 @@ class Provisor extends Module
     {
         $choices = [];
         foreach (Read::maps($input, 'choices') as $choice) {
-            $choices[Read::text($choice, 'value')] = Read::text($choice, 'label', Read::text($choice, 'value'));
+            $choices[Read::text($choice, 'value')] = Service::plain(Read::text($choice, 'label', Read::text($choice, 'value')));
         }
         return $choices;
     }
@@ -826,7 +828,7 @@ class Provisor extends Module
     private static function field(ModuleFields $fields, string $name, string $label, string $value, array $choices = [], string $id = ''): void
     {
         $id = $id !== '' ? $id : 'provisor_' . preg_replace('/[^a-z0-9]+/i', '_', $name);
-        $field = $fields->label($label, $id);
+        $field = $fields->label(Service::plain($label), $id);
         if ($choices === []) {
             $field->attach($fields->fieldText($name, $value, ['id' => $id]));
         } else {

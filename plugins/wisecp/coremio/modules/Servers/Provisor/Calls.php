@@ -153,7 +153,17 @@ trait Provisor_Calls
         #[\SensitiveParameter]
         $password = ''
     ) {
-        return $this->provisorAttempt('reset-password', static function (Service $service) use ($password): void {
+        return $this->provisorChangePassword($password, false);
+    }
+
+    /** @param mixed $password */
+    private function provisorChangePassword(
+        #[\SensitiveParameter]
+        $password,
+        bool $isForCustomer
+    ): bool {
+        return $this->provisorAttempt('reset-password', function (Service $service) use ($password, $isForCustomer): void {
+            $this->provisorRefuseUnlessActive($isForCustomer);
             if (!is_string($password) || $password === '') {
                 throw new Problem('invalid', 'There is no password.', 'none', 0, null, 'password');
             }
@@ -296,8 +306,7 @@ trait Provisor_Calls
     /** @return bool */
     public function use_clientArea_change_password()
     {
-        $isDone = $this->change_password(Read::text(Read::named($_POST), 'password'));
-        return $this->provisorAnswer($isDone, true);
+        return $this->provisorAnswer($this->provisorChangePassword(Read::text(Read::named($_POST), 'password'), true), true);
     }
 
     /**
@@ -344,10 +353,19 @@ trait Provisor_Calls
 
     private function provisorPower(string $action, bool $isForCustomer): bool
     {
-        $isDone = $this->provisorAttempt($action, static function (Service $service) use ($action): void {
+        $isDone = $this->provisorAttempt($action, function (Service $service) use ($action, $isForCustomer): void {
+            $this->provisorRefuseUnlessActive($isForCustomer);
             $service->power($action);
         });
         return $this->provisorAnswer($isDone, $isForCustomer);
+    }
+
+    /** @throws Problem where a customer asks about what WISECP has suspended or ended */
+    private function provisorRefuseUnlessActive(bool $isForCustomer): void
+    {
+        if ($isForCustomer && Read::text($this->provisorOrderRow(), 'status', 'active') !== 'active') {
+            throw new Problem('wrong-state', 'The order is not active.', 'none', 0, $this->provisorText('unavailable'));
+        }
     }
 
     /** To a button's script, which shows it. */
@@ -389,7 +407,8 @@ trait Provisor_Calls
     private function provisorSecretPage(string $what, bool $isForCustomer): bool
     {
         $page = '';
-        $isDone = $this->provisorAttempt($what, static function (Service $service) use ($what, $isForCustomer, &$page): void {
+        $isDone = $this->provisorAttempt($what, function (Service $service) use ($what, $isForCustomer, &$page): void {
+            $this->provisorRefuseUnlessActive($isForCustomer);
             $page = $service->page($what, $isForCustomer);
         });
         if (!headers_sent()) {
@@ -412,7 +431,9 @@ trait Provisor_Calls
             $view = $service->view();
             $page['rows'] = Service::rows($view, $isForCustomer);
             $settings = Read::map(Read::map($this->provisorOrderRow(), 'options'), 'creation_info');
-            $page['offers'] = $service->offers($view, $isForCustomer, self::provisorIsOn(Read::text($settings, 'reinstall')));
+            // Also while the provider has yet to be told of a suspension.
+            $isHidden = $isForCustomer && Read::text($this->provisorOrderRow(), 'status', 'active') !== 'active';
+            $page['offers'] = $isHidden ? [] : $service->offers($view, $isForCustomer, self::provisorIsOn(Read::text($settings, 'reinstall')));
         } catch (Problem $problem) {
             $this->provisorProblem = $problem;
             $page['problem'] = $problem->status() === 404 ? $this->provisorText('not_created') : $this->provisorError($isForCustomer);
@@ -479,7 +500,8 @@ trait Provisor_Calls
             $fields = $description->orderFields(self::provisorPlan($data)[0]);
             foreach ($description->profiles() as $profile => $provider) {
                 foreach (Read::maps($gateway->catalog($profile), 'plans') as $plan) {
-                    $plans["$profile|" . Read::text($plan, 'id')] = "$profile ($provider): " . Read::text($plan, 'name', Read::text($plan, 'id'));
+                    $name = Read::text($plan, 'name', Read::text($plan, 'id'));
+                    $plans["$profile|" . Read::text($plan, 'id')] = Service::plain("$profile ($provider): $name");
                 }
             }
         } catch (Problem $problem) {

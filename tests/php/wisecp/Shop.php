@@ -38,6 +38,8 @@ final class Shop implements Panel
     {
         $id = (string) ++self::$last;
         $settings = ['plan' => "$order[profile]|$order[plan]", 'term' => '', 'option_quantity' => '', 'profile' => $order['profile']];
+        // Each kind of module has a place of its own for it.
+        $settings += $this->isProduct ? [] : ['wait' => (string) ($order['wait'] ?? '')];
         $this->orders[$id] = [
             'id' => $id,
             'status' => 'waiting',

@@ -61,6 +61,7 @@ trait Provisor_Calls
                 ];
             }
         }
+        $inputs['wait'] = ['name' => $this->provisorText('wait'), 'description' => '0-110', 'type' => 'text', 'width' => '20', 'value' => Read::text($data, 'wait')];
         $inputs['reinstall'] = [
             'name' => $this->provisorText('may_reinstall'),
             'description' => $this->provisorText('may_reinstall_help'),
@@ -562,7 +563,9 @@ trait Provisor_Calls
         if ($id <= 0) {
             throw new Problem('invalid', 'WISECP gave no order.');
         }
-        $wait = $this->provisorSettings()['wait'];
+        $product = Read::map(Read::map($this->provisorOrderRow(), 'options'), 'creation_info');
+        $wait = trim(Read::text($product, 'wait'));
+        $wait = $wait !== '' ? $wait : $this->provisorSettings()['wait'];
         return new Service($this->provisorGateway(), "order-$id", 'wisecp', $wait !== '' ? (int) $wait : Service::WAIT_DEFAULT);
     }
 

@@ -204,6 +204,9 @@ final class Service
      */
     public function page(string $what, bool $isForCustomer): string
     {
+        if ($what !== 'sign-on' && $what !== 'access') {
+            throw new Problem('unsupported', "There is no page \"$what\".", 'none', 0, 'This is not available just now.');
+        }
         $isLogin = $what === 'sign-on';
         $script = $isLogin ? '<script>document.forms[0].submit()</script>' : '';
         return self::document(($isLogin ? $this->signOnForm($isForCustomer) : $this->accessTable($isForCustomer)) . $script);

@@ -41,6 +41,9 @@ final class ServiceTest extends TestCase
         }
         self::assertGreaterThan(0, $charges[0]);
         self::assertSame(0, $charges[1], 'the same plan again');
+        $operations = Read::maps(self::gateway(self::daemon()->token())->operations(['service' => 'service-' . self::$last]), 'operations');
+        $sent = array_keys(array_column($operations, 'operation'), 'change-package', true);
+        self::assertCount(2, $sent, 'the same plan again is not even asked for');
         self::assertGreaterThan(0, $charges[2]);
     }
 

@@ -84,7 +84,9 @@ impl Listener {
                 if tokio::net::UnixStream::connect(path).await.is_ok() {
                     return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody answers at this socket"));
                 }
-                if std::fs::symlink_metadata(path).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
+                if std::fs::symlink_metadata(path)
+                    .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()))
+                {
                     std::fs::remove_file(path)?;
                 }
                 let listener = UnixListener::bind(path)?;

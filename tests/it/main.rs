@@ -12,6 +12,12 @@ mod crash;
 mod crash_on_postgres;
 mod failover;
 mod foreign_clients;
+mod gateway;
+#[path = "gateway.rs"]
+mod gateway_on_postgres;
+mod gateway_scripts;
+#[path = "gateway_scripts.rs"]
+mod gateway_scripts_on_postgres;
 mod gp_books;
 #[path = "gp_books.rs"]
 mod gp_books_on_postgres;

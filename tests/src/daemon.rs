@@ -22,13 +22,13 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a process that prints `{"server":"address:port"}` once it listens.
+    /// Starts a process that prints `{"server":"address:port"}`, or `gateway` in place of `server`, once it listens.
     pub fn start(mut command: Command) -> Self {
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}`"));
-        let address = listening["server"].as_str().unwrap().parse().unwrap();
+        let address = listening["server"].as_str().or(listening["gateway"].as_str()).unwrap().parse().unwrap();
         Self { process, address }
     }
 

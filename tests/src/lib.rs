@@ -5,6 +5,7 @@
 pub mod binary;
 pub mod book;
 pub mod daemon;
+pub mod desk;
 pub mod faults;
 pub mod hooks;
 pub mod house;

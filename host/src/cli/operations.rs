@@ -219,9 +219,10 @@ fn intervened(context: &Context, id: &str, what: Intervention) -> Result<Exit, F
 fn reconcile(context: &Context, profile: Option<String>) -> Result<Exit, Failure> {
     let store = context.book()?;
     let now = System.now();
-    let services = block_on(async move {
-        store.transact(move |books| books.check_all(profile.as_deref(), now)).await.map_err(Failure::failed)
-    })?;
+    let services =
+        block_on(
+            async move { store.transact(move |books| books.check_all(profile.as_deref(), now)).await.map_err(Failure::failed) },
+        )?;
     context.output.record(&json!({ "services": services }), |_| {
         format!("{services} services will be compared, two a second; `provisor operations drift` shows what differs")
     })?;

@@ -92,7 +92,9 @@ fn create(context: &Context, name: String, profiles: Vec<String>) -> Result<Exit
         store.transact(move |books| books.add_panel(&new_name, &hash, &new_profiles, now)).await.map_err(Failure::failed)
     })?;
     if !is_added {
-        return Err(Failure::failed(anyhow!("there is a panel `{name}` already; `provisor panel rotate` gives it another token")));
+        return Err(Failure::failed(anyhow!(
+            "there is a panel `{name}` already; `provisor panel rotate` gives it another token"
+        )));
     }
     context.output.record(&Made { name, profiles, token: Shown(token) }, show)?;
     Ok(Exit::Done)
@@ -109,9 +111,7 @@ fn rotate(context: &Context, name: String) -> Result<Exit, Failure> {
     let known = store.read(|books| books.panels()).map_err(Failure::failed)?;
     let panel = known.into_iter().find(|panel| panel.name == name).ok_or_else(|| unknown(&name))?;
     let asked = name.clone();
-    block_on(async move {
-        store.transact(move |books| books.set_panel_token(&asked, &hash)).await.map_err(Failure::failed)
-    })?;
+    block_on(async move { store.transact(move |books| books.set_panel_token(&asked, &hash)).await.map_err(Failure::failed) })?;
     context.output.record(&Made { name, profiles: panel.profiles, token: Shown(token) }, show)?;
     Ok(Exit::Done)
 }

@@ -16,12 +16,12 @@ use super::{Context, Exit, Failure};
 use crate::audit;
 use crate::clock::System;
 use crate::config::{self, CardGateway, Config, Environment, Listen};
+use crate::gateway;
 use crate::listen::Listener;
 use crate::operations::{self, Profiles, Working};
 use crate::plugin::Host;
 use crate::server::{self, Gateway, MailOptions, MailWay, Options, Smtp, SmtpTls};
 use crate::store::Store;
-use crate::gateway;
 
 /// Serve billing panels, the providers' APIs, or both
 #[derive(Args)]

@@ -67,7 +67,10 @@ fn without_values(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
     match message.split_once(", expected ") {
         Some((_, expected)) if message.starts_with("invalid ") => format!("expected {expected}"),
-        _ if message.starts_with("unknown field") || message.starts_with("missing field") || message.starts_with("duplicate field") => {
+        _ if message.starts_with("unknown field")
+            || message.starts_with("missing field")
+            || message.starts_with("duplicate field") =>
+        {
             message.to_owned()
         }
         _ => "a value is not of the kind that is asked for".to_owned(),
@@ -309,7 +312,8 @@ fn bad_key() -> Refusal {
 
 /// How long to wait: `Prefer: wait=N` (RFC 7240), in seconds. A preference that is not understood is none.
 pub(super) fn wait(headers: &HeaderMap) -> std::time::Duration {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split([',', ';']));
+    let preferences =
+        headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split([',', ';']));
     let wait = preferences.filter_map(|text| text.trim().strip_prefix("wait=")?.trim().parse().ok()).next();
     std::time::Duration::from_secs(wait.unwrap_or(WAIT).min(WAIT_MAX))
 }
@@ -337,9 +341,14 @@ mod tests {
 
     #[test]
     fn options_come_as_panels_send_them() {
-        let options = |text: &str| parse::<Create>(format!(r#"{{"profile":"p","plan":"1","options":{text}}}"#).as_bytes()).map(|sent| sent.options.0);
+        let options = |text: &str| {
+            parse::<Create>(format!(r#"{{"profile":"p","plan":"1","options":{text}}}"#).as_bytes()).map(|sent| sent.options.0)
+        };
         let Ok(found) = options(r#"{"a":"x","b":4,"c":true,"d":null}"#) else { panic!() };
-        assert_eq!(found.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(), ["a=x", "b=4", "c=true"]);
+        assert_eq!(
+            found.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
+            ["a=x", "b=4", "c=true"]
+        );
         for empty in ["[]", "{}", "null"] {
             assert!(options(empty).is_ok_and(|found| found.is_empty()), "{empty}");
         }

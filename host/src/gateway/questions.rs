@@ -63,7 +63,9 @@ fn told<T: serde::Serialize>(value: Result<T, Problem>) -> Result<Value, Refusal
 fn known(state: &State, panel: &Panel, key: &str) -> Result<(Managed, Option<String>), Refusal> {
     let key = body::service_key(key)?;
     let found = state.operations.service(panel.id, &key)?;
-    found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, ProblemKind::NotFound, format!("the journal knows no service `{key}`")))
+    found.ok_or_else(|| {
+        Refusal::new(StatusCode::NOT_FOUND, ProblemKind::NotFound, format!("the journal knows no service `{key}`"))
+    })
 }
 
 pub(super) async fn service(state: &State, panel: &Panel, key: &str, query: &Query) -> Result<Answer, Refusal> {

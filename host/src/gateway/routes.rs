@@ -46,7 +46,8 @@ async fn route(state: &State, head: &Parts, body: Incoming, peer: IpAddr, reques
     };
     let is_get = matches!(head.method, Method::GET | Method::HEAD);
     if !(if allow == POST { head.method == Method::POST } else { is_get }) {
-        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "the resource does not have this method");
+        let refusal =
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, ProblemKind::Invalid, "the resource does not have this method");
         return Err(Refusal { allow: Some(allow), ..refusal });
     }
     match path.as_slice() {

@@ -99,11 +99,7 @@ async fn hear(shared: &Shared, caller: Option<&Caller>, work: Work) -> (Work, He
 }
 
 fn reference(service: &Managed) -> ServiceRef {
-    ServiceRef {
-        remote_id: service.remote_id.clone(),
-        domain: service.domain.clone(),
-        username: service.username.clone(),
-    }
+    ServiceRef { remote_id: service.remote_id.clone(), domain: service.domain.clone(), username: service.username.clone() }
 }
 
 async fn ask_status(caller: &Caller, work: &Work) -> Heard {
@@ -321,6 +317,7 @@ fn write(
         "failed".clone_into(&mut service.state);
     }
     service.is_live = is_live.unwrap_or(service.is_live);
+    service.checked_at = if verdict.service.is_some() { Some(now) } else { service.checked_at };
     reconcile::note_drift(&mut service, now);
     service.check_at = if service.is_live && state.is_ended() { Some(now + check_every) } else { None };
     service.updated_at = now;

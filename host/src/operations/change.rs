@@ -234,7 +234,8 @@ mod tests {
 
     #[test]
     fn a_day_and_its_first_second_are_one_due_date() {
-        let renew = |due_at: &str| Change::Renew { due_at: due_at.to_owned() }.normal(None).map(|(change, _)| change.sameness(1, None));
+        let renew =
+            |due_at: &str| Change::Renew { due_at: due_at.to_owned() }.normal(None).map(|(change, _)| change.sameness(1, None));
         assert_eq!(renew("2027-01-15").unwrap(), renew("2027-01-15T01:00:00+01:00").unwrap());
         assert_ne!(renew("2027-01-15").unwrap(), renew("2027-01-16").unwrap());
         for bad in ["", "soon", "2027-02-30", "15.01.2027", "0000-00-00"] {

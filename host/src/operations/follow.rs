@@ -130,7 +130,8 @@ impl Case<'_> {
                 Verdict { service: Some(service), is_live: Some(false), ..self.end(refused) }
             }
             _ if is_gone => {
-                let gone = problem(ProblemKind::NotFound, format!("the service is {} at the provider", state_word(service.state)));
+                let gone =
+                    problem(ProblemKind::NotFound, format!("the service is {} at the provider", state_word(service.state)));
                 Verdict { service: Some(service), ..self.end(gone) }
             }
             _ if self.is_reached(&service) => self.done(service),
@@ -189,7 +190,9 @@ impl Case<'_> {
                 Verdict { service: left, is_live: Some(true), ..self.end(told) }
             }
             // This attempt had none, but an earlier one may have.
-            Effect::None if self.earlier_doubts > 0 && !refusal => self.unsettled(Problem { effect: Effect::Unknown, ..told }, false),
+            Effect::None if self.earlier_doubts > 0 && !refusal => {
+                self.unsettled(Problem { effect: Effect::Unknown, ..told }, false)
+            }
             Effect::None if is_transient(&told) && self.may_retry(&told) => {
                 let pause = self.pause(told.retry);
                 Verdict { problem: Some(told), ..self.verdict(OperationState::Waiting, Some(pause)) }
@@ -274,7 +277,8 @@ impl Case<'_> {
 /// Often at first, when a person may be waiting, then seldom.
 fn poll_pause(age: SignedDuration) -> Duration {
     match age.as_secs() {
-        ..60 => Duration::from_secs(1),
+        ..10 => Duration::from_millis(500),
+        10..60 => Duration::from_secs(2),
         60..600 => Duration::from_secs(10),
         600..3600 => Duration::from_mins(1),
         _ => PAUSE_MAX,

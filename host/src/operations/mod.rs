@@ -213,6 +213,9 @@ impl Operations {
         let Request { key, profile, change, password, idempotency_key, request_id: asked_by } = request;
         let (change, password) = change.normal(password).map_err(AskError::Refused)?;
         let known = shared.store.read(|books| books.managed(panel.id, &key))?;
+        if known.is_none() && !change.begins() {
+            return Err(AskError::Refused(record::unknown_service(&key)));
+        }
         let made_with = known.filter(|service| service.is_live || !change.begins()).map(|service| service.profile);
         let named = profile.clone().or(made_with);
         let is_alone = match &named {
@@ -268,7 +271,8 @@ impl Operations {
         }
         let Some(left) = shared.breakers.open_for(&operation.profile, Instant::now()) else { return Ok(()) };
         let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let told = problems::later(ProblemKind::Unreachable, "the provider does not answer: it is left alone for a while", milliseconds);
+        let told =
+            problems::later(ProblemKind::Unreachable, "the provider does not answer: it is left alone for a while", milliseconds);
         let (id, now, reason) = (operation.ulid.clone(), shared.clock.now(), told.clone());
         let refused = shared.store.transact(move |books| record::end_unsent(books, &id, &reason, now)).await?;
         if refused { Err(AskError::Refused(told)) } else { Ok(()) }
@@ -308,10 +312,15 @@ impl Operations {
     }
 
     /// A panel's operation.
-    pub fn operation(&self, panel: Option<i64>, ulid: &str) -> Result<Option<(Operation, Managed, Vec<OperationAttempt>)>, Fault> {
+    pub fn operation(
+        &self,
+        panel: Option<i64>,
+        ulid: &str,
+    ) -> Result<Option<(Operation, Managed, Vec<OperationAttempt>)>, Fault> {
         self.0.store.read(|books| {
             let Some(operation) = books.operation(panel, ulid)? else { return Ok(None) };
-            let service = books.managed_row(operation.service)?.ok_or_else(|| Fault("an operation without a service".to_owned()))?;
+            let service =
+                books.managed_row(operation.service)?.ok_or_else(|| Fault("an operation without a service".to_owned()))?;
             let attempts = books.operation_attempts(operation.id)?;
             Ok(Some((operation, service, attempts)))
         })
@@ -349,7 +358,8 @@ impl Operations {
     /// Takes a webhook of a profile's provider: verified by its component, each event once. How many were new.
     pub async fn receive(&self, profile: &str, headers: Vec<Property>, body: Vec<u8>) -> Result<usize, AskError> {
         let caller = self.0.profiles.get(profile);
-        let caller = caller.ok_or_else(|| AskError::Refused(problems::problem(ProblemKind::NotFound, "there is no such profile")))?;
+        let caller =
+            caller.ok_or_else(|| AskError::Refused(problems::problem(ProblemKind::NotFound, "there is no such profile")))?;
         let mut events = caller.receive(headers, body).await.map_err(AskError::Refused)?;
         events.truncate(EVENTS_MAX);
         let (profile, now) = (profile.to_owned(), self.0.clock.now());

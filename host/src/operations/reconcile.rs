@@ -74,11 +74,8 @@ pub(super) async fn fresh(shared: &Shared, caller: &Caller, id: i64) -> Result<O
     if !before.is_live || (before.remote_id.is_none() && before.domain.is_none()) {
         return Ok(None);
     }
-    let asked = ServiceRef {
-        remote_id: before.remote_id.clone(),
-        domain: before.domain.clone(),
-        username: before.username.clone(),
-    };
+    let asked =
+        ServiceRef { remote_id: before.remote_id.clone(), domain: before.domain.clone(), username: before.username.clone() };
     let seen = caller.status(asked).await.map_err(FreshError::Problem)?;
     let (now, every) = (shared.clock.now(), shared.options.check_every);
     let noted = shared.store.transact(move |books| {

@@ -55,10 +55,7 @@ pub(super) fn record(books: &mut Transaction<'_>, asked: &Asked) -> Result<Recor
     let known = books.managed(asked.panel, &asked.key)?;
     let decision = match known {
         None if asked.change.begins() => begin(books, asked, None)?,
-        None => {
-            let message = format!("the journal knows no service `{}`: nothing was sent", asked.key);
-            Decision::Refuse(problem(ProblemKind::NotFound, message))
-        }
+        None => Decision::Refuse(unknown_service(&asked.key)),
         Some(service) if asked.change.begins() => begin_again(books, asked, service)?,
         Some(service) => go_on(books, asked, service)?,
     };
@@ -68,6 +65,11 @@ pub(super) fn record(books: &mut Transaction<'_>, asked: &Asked) -> Result<Recor
         Decision::New(service) => write(books, asked, service, OperationState::Recorded),
         Decision::NothingToDo(service) => write(books, asked, service, OperationState::Done),
     }
+}
+
+/// For a key that the journal does not know.
+pub(super) fn unknown_service(key: &str) -> Problem {
+    problem(ProblemKind::NotFound, format!("the journal knows no service `{key}`: nothing was sent"))
 }
 
 /// A repeat of what could not be settled has it asked about once more: asking harms nothing.
@@ -83,12 +85,7 @@ pub(super) fn revive(books: &mut Transaction<'_>, operation: Operation, now: Tim
     Ok(revived)
 }
 
-fn write(
-    books: &mut Transaction<'_>,
-    asked: &Asked,
-    service: Managed,
-    state: OperationState,
-) -> Result<Recorded, Fault> {
+fn write(books: &mut Transaction<'_>, asked: &Asked, service: Managed, state: OperationState) -> Result<Recorded, Fault> {
     let wanted = asked.change.wish().unwrap_or(&service.wanted).to_owned();
     let service = Managed { wanted, updated_at: asked.now, ..service };
     let service_row = if service.id == 0 { books.add_managed(&service)? } else { service.id };
@@ -243,7 +240,10 @@ fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> 
 
 fn in_the_way(other: &Operation) -> Decision {
     if other.state == OperationState::Dead {
-        return wrong_state(format!("operation {} ({}) is not settled: a person has to resolve it first", other.ulid, other.kind));
+        return wrong_state(format!(
+            "operation {} ({}) is not settled: a person has to resolve it first",
+            other.ulid, other.kind
+        ));
     }
     let message = format!("operation {} ({}) is under way", other.ulid, other.kind);
     Decision::Refuse(later(ProblemKind::WrongState, message, 5_000))
@@ -310,16 +310,10 @@ fn same_change(books: &mut Transaction<'_>, asked: &Asked, service: &Managed) ->
 }
 
 /// The wish for a state takes the place of earlier ones that were not begun; the end takes that of everything.
-fn replace(
-    books: &mut Transaction<'_>,
-    asked: &Asked,
-    open: &mut Vec<Operation>,
-    service: &mut Managed,
-) -> Result<(), Fault> {
+fn replace(books: &mut Transaction<'_>, asked: &Asked, open: &mut Vec<Operation>, service: &mut Managed) -> Result<(), Fault> {
     let is_end = asked.change == Change::Terminate;
-    let is_replaced = |operation: &Operation| {
-        operation.attempts == 0 && (is_end || matches!(operation.kind.as_str(), "suspend" | "unsuspend"))
-    };
+    let is_replaced =
+        |operation: &Operation| operation.attempts == 0 && (is_end || matches!(operation.kind.as_str(), "suspend" | "unsuspend"));
     let (replaced, left): (Vec<_>, Vec<_>) = open.drain(..).partition(is_replaced);
     *open = left;
     for operation in replaced {
@@ -390,11 +384,10 @@ pub(super) fn intervene(
         Intervention::Cancel if operation.doubts > 0 || operation.is_accepted => {
             refuse("something was sent already: resolve it once it is known what became of it")
         }
-        Intervention::Cancel => {
-            give_up(books, operation, &problem(ProblemKind::Refused, "cancelled by a person"), now).map(Ok)
-        }
+        Intervention::Cancel => give_up(books, operation, &problem(ProblemKind::Refused, "cancelled by a person"), now).map(Ok),
         Intervention::Resolve { done: false, note, .. } => {
-            give_up(books, operation, &problem(ProblemKind::Refused, format!("resolved by a person as not made: {note}")), now).map(Ok)
+            give_up(books, operation, &problem(ProblemKind::Refused, format!("resolved by a person as not made: {note}")), now)
+                .map(Ok)
         }
         Intervention::Resolve { done: true, remote_id, .. } => resolve_done(books, operation, remote_id.as_deref(), now),
     }

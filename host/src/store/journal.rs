@@ -240,9 +240,8 @@ impl Transaction<'_> {
 
     /// The newest operation that is the same change.
     pub(crate) fn same_operation(&mut self, service: i64, sameness: &str) -> Result<Option<Operation>, Fault> {
-        let query = format!(
-            "SELECT {COLUMNS} FROM operations o WHERE o.service_id = $1 AND o.sameness = $2 ORDER BY o.id DESC LIMIT 1"
-        );
+        let query =
+            format!("SELECT {COLUMNS} FROM operations o WHERE o.service_id = $1 AND o.sameness = $2 ORDER BY o.id DESC LIMIT 1");
         self.sql.first(&query, &[service.into(), sameness.into()])?.as_ref().map(read).transpose()
     }
 

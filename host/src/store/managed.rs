@@ -120,10 +120,8 @@ impl Transaction<'_> {
             conditions.push_str(" AND drift IS NOT NULL");
         }
         values.push(filter.limit.into());
-        let query = format!(
-            "SELECT {COLUMNS} FROM managed_services WHERE id > $1{conditions} ORDER BY id LIMIT ${}",
-            values.len()
-        );
+        let query =
+            format!("SELECT {COLUMNS} FROM managed_services WHERE id > $1{conditions} ORDER BY id LIMIT ${}", values.len());
         self.sql.query(&query, &values)?.iter().map(read).collect()
     }
 

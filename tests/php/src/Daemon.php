@@ -302,7 +302,8 @@ final class Daemon
     private function serve(string $name, array $arguments): array
     {
         $streams = [1 => ['pipe', 'w'], 2 => ['file', "{$this->folder}/$name.log", 'a']];
-        $command = $this->command($name, array_merge(['serve'], $arguments));
+        // Whatever becomes of this process, the server does not outlive it.
+        $command = array_merge(['setpriv', '--pdeathsig', 'KILL'], $this->command($name, array_merge(['serve'], $arguments)));
         $process = proc_open($command, $streams, $pipes, null, $this->environment($name));
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start ' . self::binary());

@@ -26,7 +26,7 @@ final class Lossy
     {
         $control = "$folder/lose";
         file_put_contents($control, '0');
-        $command = [PHP_BINARY, dirname(__DIR__) . '/bin/lossy.php', $upstream, $control];
+        $command = ['setpriv', '--pdeathsig', 'KILL', PHP_BINARY, dirname(__DIR__) . '/bin/lossy.php', $upstream, $control];
         $process = proc_open($command, [1 => ['pipe', 'w']], $pipes);
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start lossy.php');

@@ -1,0 +1,7 @@
+<?php
+
+declare(strict_types=1);
+
+/** @var Provisor_Module $module */
+
+echo $module->clientArea();

@@ -1,0 +1,18 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Provisor\Tests\Fossbilling;
+
+use Provisor\Tests\Conformance;
+use Provisor\Tests\Panel;
+
+require_once __DIR__ . '/load.php';
+
+final class Conformance08Test extends Conformance
+{
+    protected function makePanel(): Panel
+    {
+        return new Orders(true);
+    }
+}

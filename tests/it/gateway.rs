@@ -1,7 +1,5 @@
 //! The conformance list of panels: what a panel asks of the gateway happens once, whatever it repeats, at both providers.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
-
 use std::time::Duration;
 
 use provisor_tests::book::Engine;

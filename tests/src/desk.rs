@@ -11,7 +11,7 @@ use crate::book::{Book, Engine};
 use crate::daemon::{Daemon, binary};
 use crate::faults::Upstream;
 use crate::http::{Answer, Http};
-use crate::resellers::unique;
+use crate::resellers::{KernelHostKey, unique};
 
 /// The credit that both providers' reseller begins with, in minor units.
 pub const CREDIT: i64 = 100_000_000;
@@ -55,6 +55,8 @@ pub struct Desk {
     pub upstream: Upstream,
     /// The panel's token.
     pub token: String,
+    /// What the gateway asks KernelHost as.
+    pub key: KernelHostKey,
     server: Daemon,
     gateway: Option<Daemon>,
     settings: String,
@@ -101,7 +103,8 @@ impl Desk {
         let panel = run(book.directory(), &["panel", "create", "--name", "desk"]);
         let token = text(&panel, "token").to_owned();
         let http = Http::default();
-        let mut desk = Self { book, provider, upstream, token, server, gateway: None, settings, reseller, http };
+        let key = kernelhost.at(&server);
+        let mut desk = Self { book, provider, upstream, token, key, server, gateway: None, settings, reseller, http };
         desk.start();
         desk
     }

@@ -53,7 +53,7 @@ pub enum CallbackKind {
     Signed,
     /// WHMCS's API.
     Whmcs,
-    /// FOSSBilling's admin API.
+    /// The admin API of `FOSSBilling`.
     FossBilling,
 }
 

@@ -134,9 +134,8 @@ fn status_of(problem: &Problem) -> StatusCode {
         }
         ProblemKind::AlreadyExists | ProblemKind::WrongState | ProblemKind::NotFound => StatusCode::CONFLICT,
         ProblemKind::Unauthorized | ProblemKind::Forbidden | ProblemKind::Protocol => StatusCode::BAD_GATEWAY,
-        ProblemKind::RateLimited | ProblemKind::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
         ProblemKind::Internal if problem.retry == Retry::Never => StatusCode::INTERNAL_SERVER_ERROR,
-        ProblemKind::Internal => StatusCode::SERVICE_UNAVAILABLE,
+        ProblemKind::RateLimited | ProblemKind::Unreachable | ProblemKind::Internal => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -316,7 +316,8 @@ fn bad_key() -> Refusal {
 pub(super) fn wait(headers: &HeaderMap) -> std::time::Duration {
     let preferences =
         headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split([',', ';']));
-    let wait = preferences.filter_map(|text| text.trim().strip_prefix("wait=")?.trim().parse().ok()).next();
+    let mut preferences = preferences;
+    let wait = preferences.find_map(|text| text.trim().strip_prefix("wait=")?.trim().parse().ok());
     std::time::Duration::from_secs(wait.unwrap_or(WAIT).min(WAIT_MAX))
 }
 

@@ -55,7 +55,7 @@ pub enum CallbackKind {
     Signed,
     /// WHMCS's API: runs the module once more.
     Whmcs,
-    /// FOSSBilling's admin API: the order is activated once more.
+    /// The admin API of `FOSSBilling`: the order is activated once more.
     FossBilling,
 }
 

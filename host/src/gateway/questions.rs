@@ -47,8 +47,8 @@ impl Query {
     }
 }
 
-fn ok(value: &Value) -> Result<Answer, Refusal> {
-    Ok(json_answer(StatusCode::OK, value))
+fn ok(value: &Value) -> Answer {
+    json_answer(StatusCode::OK, value)
 }
 
 /// What a provider answered, in the contract's words.
@@ -74,7 +74,7 @@ pub(super) async fn service(state: &State, panel: &Panel, key: &str, query: &Que
         state.operations.fresh(&service).await?;
         (service, under_way) = known(state, panel, key)?;
     }
-    ok(&view::service(&service, under_way.as_deref()))
+    Ok(ok(&view::service(&service, under_way.as_deref())))
 }
 
 pub(super) fn services(state: &State, panel: &Panel, query: &Query) -> Result<Answer, Refusal> {
@@ -92,13 +92,13 @@ pub(super) fn services(state: &State, panel: &Panel, query: &Query) -> Result<An
     let found = state.store.read(|books| books.managed_services(&filter))?;
     let next = (found.len() == limit as usize).then(|| found.last().map(|service| service.id.to_string())).flatten();
     let services: Vec<Value> = found.iter().map(|found| view::service(found, None)).collect();
-    ok(&json!({ "services": services, "next": next }))
+    Ok(ok(&json!({ "services": services, "next": next })))
 }
 
 pub(super) fn operation(state: &State, panel: &Panel, id: &str) -> Result<Answer, Refusal> {
     let found = state.operations.operation(Some(panel.id), id)?;
     let (operation, service, attempts) = found.ok_or_else(|| no_operation(id))?;
-    ok(&view::with_history(&operation, &service.key, &attempts))
+    Ok(ok(&view::with_history(&operation, &service.key, &attempts)))
 }
 
 pub(super) fn operations(state: &State, panel: &Panel, query: &Query) -> Result<Answer, Refusal> {
@@ -116,7 +116,7 @@ pub(super) fn operations(state: &State, panel: &Panel, query: &Query) -> Result<
     let found = state.store.read(|books| books.operations(&filter))?;
     let next = (found.len() == limit as usize).then(|| found.last().map(|(operation, _)| operation.ulid.clone())).flatten();
     let operations: Vec<Value> = found.iter().map(|(operation, key)| view::operation(operation, key)).collect();
-    ok(&json!({ "operations": operations, "next": next }))
+    Ok(ok(&json!({ "operations": operations, "next": next })))
 }
 
 fn caller(state: &State, panel: &Panel, profile: &str) -> Result<Caller, Refusal> {
@@ -140,13 +140,13 @@ pub(super) async fn of_service(state: &State, panel: &Panel, key: &str, what: &s
         }
         _ => told(caller.invoices(query.text("cursor").map(str::to_owned)).await)?,
     };
-    ok(&value)
+    Ok(ok(&value))
 }
 
 pub(super) fn profiles(state: &State, panel: &Panel) -> Result<Answer, Refusal> {
     let all = state.operations.profiles().all();
     let profiles = all.iter().filter(|(name, _)| panel.may_use(name)).map(|(name, caller)| profile_view(name, caller));
-    ok(&json!({ "profiles": profiles.collect::<Result<Vec<_>, _>>()? }))
+    Ok(ok(&json!({ "profiles": profiles.collect::<Result<Vec<_>, _>>()? })))
 }
 
 fn profile_view(name: &str, caller: &Caller) -> Result<Value, Refusal> {
@@ -168,7 +168,7 @@ pub(super) async fn profile(state: &State, panel: &Panel, name: &str, what: &str
         "balance" => told(caller.balance().await)?,
         _ => return catalog(state, name, &caller, query.flag("refresh")).await,
     };
-    ok(&value)
+    Ok(ok(&value))
 }
 
 async fn catalog(state: &State, name: &str, caller: &Caller, refresh: bool) -> Result<Answer, Refusal> {
@@ -177,12 +177,12 @@ async fn catalog(state: &State, name: &str, caller: &Caller, refresh: bool) -> R
         && let Some(Catalog { read, answer }) = kept().get(name).cloned()
         && read.elapsed() < CATALOG_KEPT
     {
-        return ok(&answer);
+        return Ok(ok(&answer));
     }
     let plans = told(caller.catalog().await)?;
     let answer = Arc::new(json!({ "plans": plans, "read_at": state.clock.now().to_string() }));
     kept().insert(name.to_owned(), Catalog { read: Instant::now(), answer: Arc::clone(&answer) });
-    ok(&answer)
+    Ok(ok(&answer))
 }
 
 /// What panels build their forms from: each provider once, with the profiles that use it.
@@ -204,7 +204,7 @@ pub(super) fn describe(state: &State, panel: &Panel) -> Result<Answer, Refusal> 
         }
         info
     });
-    ok(&json!({ "providers": providers.collect::<Vec<_>>() }))
+    Ok(ok(&json!({ "providers": providers.collect::<Vec<_>>() })))
 }
 
 /// A webhook of a profile's provider, as it was received.
@@ -216,7 +216,7 @@ pub(super) async fn events(state: &State, name: &str, head: &Parts, body: Incomi
     };
     let headers = head.headers.iter().map(header).collect();
     match state.operations.receive(name, headers, bytes).await {
-        Ok(told) => ok(&json!({ "received": told })),
+        Ok(told) => Ok(ok(&json!({ "received": told }))),
         Err(crate::operations::AskError::Refused(problem)) if problem.kind == ProblemKind::Unauthorized => {
             Err(Refusal { status: StatusCode::UNAUTHORIZED, problem, operation: None, allow: None })
         }

@@ -35,11 +35,11 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>, peer: IpAd
 async fn route(state: &State, head: &Parts, body: Incoming, peer: IpAddr, request_id: &str) -> Result<Answer, Refusal> {
     let path: Vec<&str> = head.uri.path().strip_prefix('/').unwrap_or_default().split('/').collect();
     let allow = match path.as_slice() {
-        ["healthz" | "readyz" | "metrics" | "openapi.json"] => GET,
-        ["v1", "services" | "operations" | "profiles" | "describe"] => GET,
-        ["v1", "services" | "operations" | "profiles", _] => GET,
-        ["v1", "services", _, "credentials" | "sign-on" | "invoices"] => GET,
-        ["v1", "profiles", _, "check" | "balance" | "catalog"] => GET,
+        ["healthz" | "readyz" | "metrics" | "openapi.json"]
+        | ["v1", "services" | "operations" | "profiles" | "describe"]
+        | ["v1", "services" | "operations" | "profiles", _]
+        | ["v1", "services", _, "credentials" | "sign-on" | "invoices"]
+        | ["v1", "profiles", _, "check" | "balance" | "catalog"] => GET,
         ["v1", "services", _, operation] if OPERATIONS.contains(operation) => POST,
         ["v1", "operations", _, "retry" | "resolve" | "cancel"] | ["v1", "profiles", _, "events"] => POST,
         _ => return Err(Refusal::nothing_here()),

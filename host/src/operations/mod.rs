@@ -240,7 +240,7 @@ impl Operations {
             Recorded::Operation { operation, is_new } => {
                 self.refuse_if_left_alone(&operation, is_new).await?;
                 shared.wake.notify_one();
-                Ok(operation)
+                Ok(*operation)
             }
         }
     }
@@ -281,7 +281,7 @@ impl Operations {
     /// Waits until an operation has ended, needs a person, or the time is over; then as it stands.
     pub async fn wait(&self, operation: Operation, wait: Duration) -> Result<Operation, Fault> {
         let until = tokio::time::Instant::now() + wait;
-        let mut changes = self.0.changes.subscribe();
+        let mut settled = self.0.changes.subscribe();
         let (id, ulid) = (operation.id, operation.ulid.clone());
         let mut current = operation;
         loop {
@@ -296,8 +296,8 @@ impl Operations {
                 tokio::select! {
                     () = tokio::time::sleep_until(until) => return Ok(current),
                     () = &mut look => break,
-                    changed = changes.recv() => match changed {
-                        Ok(changed) if changed != id => {}
+                    one = settled.recv() => match one {
+                        Ok(other) if other != id => {}
                         // Its own, or too many to tell.
                         _ => break,
                     }
@@ -337,13 +337,11 @@ impl Operations {
 
     /// Asks the provider how a service stands.
     pub async fn fresh(&self, service: &Managed) -> Result<(), FreshError> {
-        match self.0.profiles.get(&service.profile) {
-            Some(caller) => reconcile::fresh(&self.0, &caller, service.id).await.map(|_| ()),
-            None => {
-                let message = format!("the configuration has no profile `{}` any more", service.profile);
-                Err(FreshError::Problem(problems::problem(ProblemKind::Internal, message)))
-            }
-        }
+        let Some(caller) = self.0.profiles.get(&service.profile) else {
+            let message = format!("the configuration has no profile `{}` any more", service.profile);
+            return Err(FreshError::Problem(problems::problem(ProblemKind::Internal, message)));
+        };
+        reconcile::fresh(&self.0, &caller, service.id).await.map(|_| ())
     }
 
     /// Does to an operation what a person asks for.

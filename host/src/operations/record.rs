@@ -35,7 +35,7 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) enum Recorded {
     /// It is, or was, this change.
-    Operation { operation: Operation, is_new: bool },
+    Operation { operation: Box<Operation>, is_new: bool },
     /// Nothing was written, nothing will be sent.
     Refused(Problem),
 }
@@ -75,7 +75,7 @@ pub(super) fn unknown_service(key: &str) -> Problem {
 /// A repeat of what could not be settled has it asked about once more: asking harms nothing.
 fn join(books: &mut Transaction<'_>, operation: Operation, now: Timestamp) -> Result<Recorded, Fault> {
     let operation = if operation.state == OperationState::Dead { revive(books, operation, now)? } else { operation };
-    Ok(Recorded::Operation { operation, is_new: false })
+    Ok(Recorded::Operation { operation: Box::new(operation), is_new: false })
 }
 
 /// Takes an operation out of the dead letters.
@@ -124,7 +124,7 @@ fn write(books: &mut Transaction<'_>, asked: &Asked, service: Managed, state: Op
         operation = if state.is_ended() { ended(operation, state, asked.now) } else { operation };
         books.save_operation(&operation)?;
     }
-    Ok(Recorded::Operation { operation, is_new: true })
+    Ok(Recorded::Operation { operation: Box::new(operation), is_new: true })
 }
 
 pub(super) fn ended(operation: Operation, state: OperationState, now: Timestamp) -> Operation {

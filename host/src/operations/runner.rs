@@ -87,8 +87,8 @@ async fn take(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, free: usize) {
     let mut not_of = shared.breakers.open(Instant::now());
     not_of.extend(shared.under_way.at_least(shared.options.at_once_per_profile));
     let limit = u32::try_from(free.min(shared.options.at_once_per_profile)).unwrap_or(1);
-    let taker = Taker { holder: shared.holder.clone(), now, until: now + HOLD, not_of, limit };
-    let taken = match shared.store.transact(move |books| books.take_operations(&taker)).await {
+    let by = Taker { holder: shared.holder.clone(), now, until: now + HOLD, not_of, limit };
+    let taken = match shared.store.transact(move |books| books.take_operations(&by)).await {
         Ok(taken) => taken,
         Err(error) => {
             tracing::error!(%error, "the journal cannot be read; it is tried again");

@@ -327,12 +327,13 @@ impl Transaction<'_> {
 
     /// Takes operations that are due: of one service only the oldest, and of those that must be alone, one in a profile. An attempt
     /// that was never ended counts as interrupted.
-    pub(crate) fn take_operations(&mut self, taker: &Taker) -> Result<Vec<Operation>, Fault> {
+    pub(crate) fn take_operations(&mut self, by: &Taker) -> Result<Vec<Operation>, Fault> {
         self.claim_journal();
-        let mut values: Vec<Value<'_>> = vec![taker.now.into()];
-        values.extend(taker.not_of.iter().map(Value::from));
-        let not_of: String = (2..=values.len()).map(|place| format!(" AND o.profile <> ${place}")).collect();
-        values.push(taker.limit.into());
+        let mut values: Vec<Value<'_>> = vec![by.now.into()];
+        values.extend(by.not_of.iter().map(Value::from));
+        let not_of: Vec<String> = (2..=values.len()).map(|place| format!(" AND o.profile <> ${place}")).collect();
+        let not_of = not_of.concat();
+        values.push(by.limit.into());
         let query = format!(
             "SELECT {COLUMNS} FROM operations o
              WHERE o.next_at IS NOT NULL AND o.next_at <= $1 AND (o.held_until IS NULL OR o.held_until <= $1){not_of}
@@ -346,7 +347,7 @@ impl Transaction<'_> {
             if operation.is_alone && self.is_another_alone(&operation)? {
                 continue;
             }
-            taken.push(self.take(operation, taker)?);
+            taken.push(self.take(operation, by)?);
         }
         Ok(taken)
     }
@@ -357,18 +358,18 @@ impl Transaction<'_> {
         Ok(self.sql.first(query, &[(&operation.profile).into(), operation.id.into()])?.is_some())
     }
 
-    fn take(&mut self, operation: Operation, taker: &Taker) -> Result<Operation, Fault> {
+    fn take(&mut self, operation: Operation, by: &Taker) -> Result<Operation, Fault> {
         let taken = Operation {
             state: OperationState::Running,
             attempts: operation.attempts + 1,
             fence: operation.fence + 1,
-            next_at: Some(taker.until),
+            next_at: Some(by.until),
             ..operation
         };
         self.sql.execute(
             "UPDATE operations SET state = 'running', attempts = $1, fence = $2, holder = $3, held_until = $4, next_at = $4
              WHERE id = $5",
-            &[taken.attempts.into(), taken.fence.into(), (&taker.holder).into(), taker.until.into(), taken.id.into()],
+            &[taken.attempts.into(), taken.fence.into(), (&by.holder).into(), by.until.into(), taken.id.into()],
         )?;
         self.sql.execute(
             "UPDATE operation_attempts SET outcome = 'interrupted' WHERE operation_id = $1 AND ended_at IS NULL",
@@ -376,7 +377,7 @@ impl Transaction<'_> {
         )?;
         self.sql.execute(
             "INSERT INTO operation_attempts (operation_id, number, began_at, outcome) VALUES ($1, $2, $3, 'running')",
-            &[taken.id.into(), taken.attempts.into(), taker.now.into()],
+            &[taken.id.into(), taken.attempts.into(), by.now.into()],
         )?;
         Ok(taken)
     }

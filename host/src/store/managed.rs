@@ -105,23 +105,24 @@ impl Transaction<'_> {
     /// Services in the order in which they came.
     pub fn managed_services(&mut self, filter: &ManagedFilter) -> Result<Vec<Managed>, Fault> {
         let mut values: Vec<Value<'_>> = vec![filter.after.into()];
-        let mut conditions = String::new();
-        if let Some(panel) = filter.panel {
-            values.push(panel.into());
-            conditions.push_str(&format!(" AND panel_id = ${}", values.len()));
-        }
-        for (column, wanted) in [("state", &filter.state), ("profile", &filter.profile)] {
-            if let Some(wanted) = wanted {
-                values.push(wanted.into());
-                conditions.push_str(&format!(" AND {column} = ${}", values.len()));
+        let mut conditions = vec!["id > $1".to_owned()];
+        let wanted: [(&str, Option<Value<'_>>); 3] = [
+            ("panel_id", filter.panel.map(Into::into)),
+            ("state", filter.state.as_deref().map(Into::into)),
+            ("profile", filter.profile.as_deref().map(Into::into)),
+        ];
+        for (column, value) in wanted {
+            if let Some(value) = value {
+                values.push(value);
+                conditions.push(format!("{column} = ${}", values.len()));
             }
         }
         if filter.is_drifted {
-            conditions.push_str(" AND drift IS NOT NULL");
+            conditions.push("drift IS NOT NULL".to_owned());
         }
         values.push(filter.limit.into());
-        let query =
-            format!("SELECT {COLUMNS} FROM managed_services WHERE id > $1{conditions} ORDER BY id LIMIT ${}", values.len());
+        let conditions = conditions.join(" AND ");
+        let query = format!("SELECT {COLUMNS} FROM managed_services WHERE {conditions} ORDER BY id LIMIT ${}", values.len());
         self.sql.query(&query, &values)?.iter().map(read).collect()
     }
 

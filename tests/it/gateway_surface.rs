@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ use provisor_tests::book::Engine;
 use provisor_tests::daemon::{Daemon, binary};
 use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, ask, domain, text};
 use provisor_tests::faults::{Answer as Wrong, Fault};
+use provisor_tests::hooks::{Receiver, Reply};
 use provisor_tests::http::Http;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -198,16 +199,11 @@ async fn no_secret_is_in_the_log_the_book_or_an_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_provider_tells_is_asked_for_at_once_and_each_event_once() {
     let mut desk = Desk::open().await;
-    desk.stop();
-    let (directory, settings) =
-        (desk.book.directory().to_owned(), std::fs::read_to_string(desk.book.directory().join("provisor.toml")).unwrap());
-    std::fs::write(directory.join("hook.secret"), "whsec_test").unwrap();
-    let settings = settings.replace(
-        "secret = { file = \"kh.secret\" }",
-        "secret = { file = \"kh.secret\" }\nsettings = { webhook_secret = { file = \"hook.secret\" } }",
-    );
-    std::fs::write(directory.join("provisor.toml"), settings).unwrap();
-    desk.start();
+    std::fs::write(desk.book.directory().join("hook.secret"), "whsec_test").unwrap();
+    let secret = "secret = { file = \"kh.secret\" }";
+    desk.reconfigure(|settings| {
+        settings.replace(secret, &format!("{secret}\nsettings = {{ webhook_secret = {{ file = \"hook.secret\" }} }}"))
+    });
     let key = desk.made(KERNELHOST).await;
     let number: i64 = text(&desk.service(&key).await, "remote_id").strip_prefix("service/").unwrap().parse().unwrap();
     desk.provider.execute(&format!("UPDATE services SET status = 'terminated' WHERE id = {number}"));
@@ -417,4 +413,40 @@ async fn calls_that_wait_do_not_hold_up_the_others() {
         (waiting - idle) / CALLS as u64
     );
     assert_eq!(desk.live(KERNELHOST), i64::try_from(CALLS).unwrap());
+}
+
+/// What ends while nobody waits is told: once, signed so that Stripe's scheme verifies it, or by a form as WHMCS takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panel_that_was_told_under_way_is_told_of_the_end() {
+    let mut desk = Desk::open().await;
+    let receiver = Receiver::answering(|_, before| if before == 0 { Reply::Status(500) } else { Reply::Status(200) }).await;
+    let panel = Receiver::start().await;
+    let whmcs = desk.run(&["panel", "create", "--name", "whmcs"]);
+    std::fs::write(desk.book.directory().join("callback.secret"), "MARKED-callback").unwrap();
+    let (signed, form) = (receiver.authority(), panel.authority());
+    desk.reconfigure(|settings| {
+        format!(
+            "{settings}[callbacks.desk]\nkind = \"signed\"\nurl = \"http://{signed}/ended\"\nsecret = {{ file = \"callback.secret\" }}
+             [callbacks.whmcs]\nkind = \"whmcs\"\nurl = \"http://{form}/includes/api.php\"\nidentifier = \"AbC\"
+             secret = {{ file = \"callback.secret\" }}\n"
+        )
+    });
+    // Answered at once, and so not told.
+    desk.done("service-1", "create", &KERNELHOST.order(&domain())).await;
+    let (url, order) = (format!("http://{}/v1/services/service-7/create", desk.gateway().address()), KERNELHOST.order(&domain()));
+    let wait = [("Prefer", "wait=0")];
+    let pending = desk.send("POST", "/v1/services/service-2/create", Some(&order), &wait).await;
+    assert_eq!(pending.status, 202);
+    let of_whmcs = ask(&Http::default(), &url, "POST", text(&whmcs, "token"), Some(&KERNELHOST.order(&domain())), &wait).await;
+    assert_eq!(of_whmcs.unwrap().status, 202);
+    let told = receiver.wait_for(2).await;
+    assert_eq!(told[0].body.len(), told[1].body.len(), "the same again, since it was not taken");
+    let ended = told[1].json();
+    assert_eq!((text(&ended["operation"], "state"), text(&ended["service"], "key")), ("done", "service-2"));
+    let secrets: &[&[u8]] = &[b"MARKED-callback"];
+    let signature = told[1].header("provisor-signature");
+    provisor_providers::kernelhost::webhook::verify(signature, &told[1].body, secrets, jiff::Timestamp::now()).unwrap();
+    let form = panel.wait_for(1).await;
+    let form: BTreeMap<String, String> = url::form_urlencoded::parse(&form[0].body).into_owned().collect();
+    assert_eq!((form["action"].as_str(), form["serviceid"].as_str(), form["identifier"].as_str()), ("ModuleCreate", "7", "AbC"));
 }

@@ -119,6 +119,14 @@ impl Desk {
         self.gateway = Some(gateway(self.book.directory(), level, log));
     }
 
+    /// Ends the gateway, changes its configuration, and starts it again.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&str) -> String) {
+        self.stop();
+        self.settings = change(&self.settings);
+        std::fs::write(self.book.directory().join("provisor.toml"), &self.settings).unwrap();
+        self.start();
+    }
+
     /// Starts another gateway on the same book, in a directory of its own with the same master key.
     pub fn another(&self, directory: &Path) -> Daemon {
         provisor::vault::Vault::create_key(directory, &[7; 32]).unwrap();

@@ -11,7 +11,7 @@ use clap::Args;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
@@ -85,6 +85,8 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
         );
     }
     block_on(async move {
+        // Before anything else: until it is handled, this signal ends the process.
+        let hang_up = signal(SignalKind::hangup()).map_err(Failure::failed)?;
         let server = match server {
             Some(address) => Some(start_server(address, &home, context, store.clone()).await?),
             None => None,
@@ -98,7 +100,7 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
             gateway: gateway.as_ref().map(|asking| asking.gateway.address().to_string()),
         };
         context.output.record(&listening, Listening::text)?;
-        until_stopped(gateway.as_ref(), context).await?;
+        until_stopped(gateway.as_ref(), hang_up, context).await?;
         tracing::info!("stopping: answers under way are finished first");
         if let Some(gateway) = gateway {
             gateway.stop().await;
@@ -199,8 +201,7 @@ fn journal_options(config: &Config) -> operations::Options {
 }
 
 /// Waits for SIGTERM or SIGINT; SIGHUP reads anew what can change while it runs.
-async fn until_stopped(asking: Option<&Asking>, context: &Context) -> Result<(), Failure> {
-    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::failed)?;
+async fn until_stopped(asking: Option<&Asking>, mut hang_up: Signal, context: &Context) -> Result<(), Failure> {
     let mut stop = std::pin::pin!(stop_signal());
     loop {
         tokio::select! {

@@ -42,6 +42,12 @@ impl Breakers {
         names.into_iter().filter(|name| self.open_for(name, now).is_some()).collect()
     }
 
+    /// Whether a profile has not answered since its circuit opened, a trial or not.
+    pub(super) fn is_open(&self, profile: &str) -> bool {
+        let circuits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        circuits.get(profile).is_some_and(|circuit| circuit.open_until.is_some())
+    }
+
     /// Notes that a profile is about to be asked: with a circuit that is half open, that is the trial.
     pub(super) fn trying(&self, profile: &str) {
         if let Some(circuit) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(profile) {
@@ -83,6 +89,7 @@ mod tests {
         assert_eq!(breakers.open_for("p", now), Some(OPEN));
         assert_eq!((breakers.open(now), breakers.open_for("other", now)), (vec!["p".to_owned()], None));
         let later = now + OPEN;
+        assert!(breakers.is_open("p") && !breakers.is_open("other"));
         assert_eq!(breakers.open_for("p", later), None);
         breakers.trying("p");
         assert!(breakers.open_for("p", later).is_some());

@@ -8,7 +8,17 @@ use std::time::Duration;
 use crate::store::{Operation, OperationState};
 
 /// Bounds of the histogram of attempts, in milliseconds.
-const BOUNDS_MS: [u64; 9] = [50, 100, 250, 500, 1000, 2500, 5000, 15_000, 60_000];
+const BOUNDS_MS: [u64; 10] = [50, 100, 250, 500, 1000, 2500, 5000, 15_000, 60_000, 300_000];
+
+/// What the book says.
+pub(super) struct Gauges {
+    pub(super) is_sealed: bool,
+    /// Changes that are not ended.
+    pub(super) open: Vec<(OperationState, i64)>,
+    /// In seconds; 0 where there is none.
+    pub(super) oldest_s: i64,
+    pub(super) drifted: i64,
+}
 
 /// Counters since this process began.
 #[derive(Default)]
@@ -45,16 +55,25 @@ impl Metrics {
         row.sum_ms = row.sum_ms.saturating_add(took);
     }
 
-    /// In Prometheus' text format.
-    pub(super) fn text(&self, open: &[(OperationState, i64)], circuits: &[String]) -> String {
+    /// In Prometheus' text format. `circuits` has every profile, and whether it is left alone.
+    pub(super) fn text(&self, book: &Gauges, circuits: &[(String, bool)]) -> String {
         let mut text = String::new();
         let mut line = |line: String| {
             text.push_str(&line);
             text.push('\n');
         };
+        let (version, sealed) = (env!("CARGO_PKG_VERSION"), u8::from(book.is_sealed));
+        line("# HELP provisor_build_info Which version runs.\n# TYPE provisor_build_info gauge".to_owned());
+        line(format!("provisor_build_info{{version=\"{version}\"}} 1"));
+        line("# HELP provisor_sealed Whether the book's master key is missing.\n# TYPE provisor_sealed gauge".to_owned());
+        line(format!("provisor_sealed {sealed}"));
+        line("# HELP provisor_services_drifted Services whose provider sees them otherwise than their panel wants.\n# TYPE provisor_services_drifted gauge".to_owned());
+        line(format!("provisor_services_drifted {}", book.drifted));
+        line("# HELP provisor_operations_oldest_seconds Age of the oldest change that is not ended.\n# TYPE provisor_operations_oldest_seconds gauge".to_owned());
+        line(format!("provisor_operations_oldest_seconds {}", book.oldest_s));
         line("# HELP provisor_operations Changes that are not ended, by state.\n# TYPE provisor_operations gauge".to_owned());
         for state in OperationState::ALL.into_iter().filter(|state| !state.is_ended()) {
-            let count = open.iter().find(|(found, _)| *found == state).map_or(0, |(_, count)| *count);
+            let count = book.open.iter().find(|(found, _)| *found == state).map_or(0, |(_, count)| *count);
             line(format!("provisor_operations{{state=\"{}\"}} {count}", state.as_str()));
         }
         line("# HELP provisor_operations_settled_total Attempts, by the state they led to.\n# TYPE provisor_operations_settled_total counter".to_owned());
@@ -62,8 +81,8 @@ impl Metrics {
             line(format!("provisor_operations_settled_total{{state=\"{}\"}} {}", state.as_str(), count.load(Ordering::Relaxed)));
         }
         line("# HELP provisor_circuit_open Whether a profile is left alone because its provider does not answer.\n# TYPE provisor_circuit_open gauge".to_owned());
-        for profile in circuits {
-            line(format!("provisor_circuit_open{{profile=\"{profile}\"}} 1"));
+        for (profile, is_open) in circuits {
+            line(format!("provisor_circuit_open{{profile=\"{profile}\"}} {}", u8::from(*is_open)));
         }
         line("# HELP provisor_attempt_seconds How long attempts took.\n# TYPE provisor_attempt_seconds histogram".to_owned());
         for row in self.attempts.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use self::breaker::Breakers;
 pub use self::change::{Change, Power};
 pub use self::follow::Rules;
-use self::metrics::Metrics;
+use self::metrics::{Gauges, Metrics};
 pub use self::problems::state_word;
 pub use self::profiles::Profiles;
 use self::profiles::{capability, is_idempotent};
@@ -375,8 +375,13 @@ impl Operations {
 
     /// What monitoring asks for, in Prometheus' text format.
     pub fn metrics(&self) -> Result<String, Fault> {
-        let open = self.0.store.read(|books| books.open_operation_counts())?;
-        Ok(self.0.metrics.text(&open, &self.0.breakers.open(Instant::now())))
+        let (store, now) = (&self.0.store, self.0.clock.now());
+        let (open, oldest, drifted) = store
+            .read(|books| Ok((books.open_operation_counts()?, books.oldest_open_operation()?, books.drifted_services()?)))?;
+        let oldest_s = oldest.map_or(0, |oldest| now.duration_since(oldest).as_secs().max(0));
+        let gauges = Gauges { is_sealed: store.is_sealed(), open, oldest_s, drifted };
+        let circuits = self.0.profiles.all().keys().map(|name| (name.clone(), self.0.breakers.is_open(name))).collect::<Vec<_>>();
+        Ok(self.0.metrics.text(&gauges, &circuits))
     }
 }
 

@@ -469,6 +469,12 @@ impl Transaction<'_> {
         rows.iter().map(|row| Ok((row.spelled(0, OperationState::parse)?, row.int(1)?))).collect()
     }
 
+    /// When the oldest change was asked for that is not ended.
+    pub(crate) fn oldest_open_operation(&mut self) -> Result<Option<Timestamp>, Fault> {
+        let row = self.sql.first("SELECT MIN(created_at) FROM operations WHERE ended_at IS NULL", &[])?;
+        row.map_or(Ok(None), |row| row.opt_time(0))
+    }
+
     /// Remembers an event that a provider told; false if it was told before.
     pub(crate) fn note_provider_event(&mut self, profile: &str, event_id: &str, now: Timestamp) -> Result<bool, Fault> {
         let noted = self.sql.execute(

@@ -126,6 +126,11 @@ impl Transaction<'_> {
         self.sql.query(&query, &values)?.iter().map(read).collect()
     }
 
+    /// How many services differ from their panel's wish.
+    pub(crate) fn drifted_services(&mut self) -> Result<i64, Fault> {
+        self.sql.first("SELECT COUNT(*) FROM managed_services WHERE drift IS NOT NULL", &[])?.map_or(Ok(0), |row| row.int(0))
+    }
+
     /// Adds a service; its row is the answer, whatever `id` says.
     pub(crate) fn add_managed(&mut self, new: &Managed) -> Result<i64, Fault> {
         let id = self.sql.insert(

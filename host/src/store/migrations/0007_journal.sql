@@ -79,6 +79,7 @@ CREATE TABLE operations (
 );
 CREATE INDEX operations_due ON operations (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX operations_open ON operations (service_id, id) WHERE ended_at IS NULL;
+CREATE INDEX operations_age ON operations (created_at) WHERE ended_at IS NULL;
 CREATE INDEX operations_same ON operations (service_id, sameness, id);
 CREATE INDEX operations_alone ON operations (profile) WHERE is_alone = 1 AND ended_at IS NULL;
 CREATE INDEX operations_untold ON operations (tell_at) WHERE tell_at IS NOT NULL;

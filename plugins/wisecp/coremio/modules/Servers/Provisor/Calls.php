@@ -324,6 +324,8 @@ trait Provisor_Calls
 
     /** @var ?Problem of the last call */
     private $provisorProblem = null;
+    /** @var ?Problem of a page's question to a gateway that did not answer: nobody waits for it twice */
+    private $provisorSilence = null;
 
     /**
      * Does it, writes down that it was done or why not, and tells a failure in WISECP's way.
@@ -437,6 +439,7 @@ trait Provisor_Calls
             $page['offers'] = $isHidden ? [] : $service->offers($view, $isForCustomer, self::provisorIsOn(Read::text($settings, 'reinstall')));
         } catch (Problem $problem) {
             $this->provisorProblem = $problem;
+            $this->provisorSilence = $problem->kind() === 'unreachable' ? $problem : null;
             $page['problem'] = $problem->status() === 404 ? $this->provisorText('not_created') : $this->provisorError($isForCustomer);
         }
         return $page;
@@ -506,6 +509,7 @@ trait Provisor_Calls
                 }
             }
         } catch (Problem $problem) {
+            $this->provisorSilence = $problem->kind() === 'unreachable' ? $problem : null;
             return [$plans, $fields, Service::plain($problem->staffText())];
         }
         return [$plans, $fields, ''];
@@ -572,6 +576,9 @@ trait Provisor_Calls
     /** @throws Problem */
     private function provisorGateway(): Gateway
     {
+        if ($this->provisorSilence !== null) {
+            throw $this->provisorSilence;
+        }
         return new Gateway(trim($this->provisorSettings()['address']), trim($this->provisorSettings()['token']));
     }
 

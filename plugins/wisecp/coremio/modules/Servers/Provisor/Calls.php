@@ -27,6 +27,14 @@ trait Provisor_Calls
     abstract protected function provisorType(): string;
 
     /**
+     * What WISECP stores with a service that was made.
+     *
+     * @param array<string, mixed> $made
+     * @return array<string, mixed>
+     */
+    abstract protected function provisorMade(array $made): array;
+
+    /**
      * The settings of a product.
      *
      * @param array<mixed> $data as they are now
@@ -129,7 +137,7 @@ trait Provisor_Calls
     public function renewal($order_options = [])
     {
         return $this->provisorAttempt('renew', function (Service $service): void {
-            $service->renew(substr(Read::text($this->provisorOrderRow(), 'duedate'), 0, 10));
+            $service->renew((string) substr(Read::text($this->provisorOrderRow(), 'duedate'), 0, 10));
         });
     }
 
@@ -534,7 +542,7 @@ trait Provisor_Calls
         $options = [];
         foreach ($settings as $name => $value) {
             if (strncmp((string) $name, 'option_', 7) === 0 && is_scalar($value) && trim((string) $value) !== '') {
-                $options[substr((string) $name, 7)] = trim((string) $value);
+                $options[(string) substr((string) $name, 7)] = trim((string) $value);
             }
         }
         return $options;

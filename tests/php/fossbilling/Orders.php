@@ -31,6 +31,7 @@ final class Orders implements Panel
     public function __construct(bool $isOld = false)
     {
         $this->isOld = $isOld;
+        \FOSSBilling\Exception::$traces = [];
         $this->db = new Connection();
         $this->logger = new Logger();
         $this->container = new Container([

@@ -8,6 +8,7 @@ require_once dirname(__DIR__) . '/bootstrap.php';
 require_once dirname(__DIR__) . '/stubs/fossbilling/fossbilling.php';
 require_once __DIR__ . '/Orders.php';
 require_once __DIR__ . '/Hosting.php';
+require_once __DIR__ . '/Answers.php';
 
 (static function (): void {
     $plugin = dirname(__DIR__, 3) . '/plugins/fossbilling';

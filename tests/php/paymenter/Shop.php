@@ -15,7 +15,6 @@ use Exception;
 use Illuminate\Support\Facades\Event;
 use Illuminate\Support\Facades\Log;
 use Paymenter\Extensions\Servers\Provisor\Provisor;
-use Provisor\Read;
 use Provisor\Tests\Panel;
 use Provisor\Tests\Result;
 

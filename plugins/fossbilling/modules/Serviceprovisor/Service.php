@@ -164,7 +164,7 @@ class Service implements \FOSSBilling\InjectionAwareInterface
     {
         $this->attempt($order, 'renewal', function () use ($order): void {
             // FOSSBilling moves the date on only after this has returned.
-            $this->remote($order)->renew(substr((string) self::value($order, 'expires_at'), 0, 10));
+            $this->remote($order)->renew((string) substr((string) self::value($order, 'expires_at'), 0, 10));
         });
         return true;
     }

@@ -370,7 +370,7 @@ class Provisor extends Module
     public function renewService($package, $service, $parent_package = null, $parent_service = null)
     {
         return $this->perform($package, $service, 'renew', static function (Service $remote) use ($service): void {
-            $remote->renew(substr(is_scalar($service->date_renews ?? null) ? (string) $service->date_renews : '', 0, 10));
+            $remote->renew((string) substr(is_scalar($service->date_renews ?? null) ? (string) $service->date_renews : '', 0, 10));
         });
     }
 
@@ -450,7 +450,7 @@ class Provisor extends Module
      */
     public function getAdminServiceInfo($service, $package)
     {
-        return $this->serviceInfo($service, false);
+        return $this->serviceInfo($service);
     }
 
     /**
@@ -460,7 +460,7 @@ class Provisor extends Module
      */
     public function getClientServiceInfo($service, $package)
     {
-        return $this->serviceInfo($service, true);
+        return $this->serviceInfo($service);
     }
 
     /**
@@ -468,7 +468,7 @@ class Provisor extends Module
      *
      * @param stdClass $service
      */
-    private function serviceInfo($service, bool $isForCustomer): string
+    private function serviceInfo($service): string
     {
         $fields = self::fieldsOf($service);
         $html = '';
@@ -748,7 +748,7 @@ class Provisor extends Module
         $options = [];
         foreach ($settings as $name => $value) {
             if (strncmp($name, self::OPTION_PREFIX, strlen(self::OPTION_PREFIX)) === 0 && is_scalar($value)) {
-                $options[substr($name, strlen(self::OPTION_PREFIX))] = trim((string) $value);
+                $options[(string) substr($name, strlen(self::OPTION_PREFIX))] = trim((string) $value);
             }
         }
         return $options;

@@ -35,6 +35,12 @@ class PluginProvisor extends ServerPlugin
     private const REMOTE_ID = 'Server Acct Properties';
     /** A plan's name in the product's settings: the profile and the provider's plan. */
     private const SEPARATOR = '|';
+    /** Seconds for which a list of packages does not ask a gateway again that did not answer. */
+    private const SILENCE = 10;
+
+    /** @var array<string, int> when gateways did not answer, by address */
+    private static array $silent = [];
+
     /** Our action's names for what the gateway calls power actions. */
     private const POWER = ['Start' => 'start', 'Stop' => 'stop', 'Reboot' => 'reboot', 'Reinstall' => 'reinstall'];
 
@@ -306,6 +312,10 @@ class PluginProvisor extends ServerPlugin
     public function getAvailableActions($userPackage)
     {
         $args = $this->buildParams($userPackage);
+        $address = self::setting($args, 'Gateway_Address');
+        if (time() - (self::$silent[$address] ?? 0) < self::SILENCE) {
+            return [];
+        }
         try {
             $service = self::service($args);
             $view = $service->view();
@@ -320,6 +330,9 @@ class PluginProvisor extends ServerPlugin
             }
             return $actions;
         } catch (Problem $problem) {
+            if ($problem->kind() === 'unreachable' && $problem->status() === 0) {
+                self::$silent[$address] = time();
+            }
             return $problem->status() === 404 ? ['Create'] : [];
         }
     }

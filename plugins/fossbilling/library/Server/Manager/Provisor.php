@@ -55,7 +55,7 @@ class Server_Manager_Provisor extends Server_Manager
     public function generateUsername($domain): string
     {
         $domain = strtolower(trim($domain));
-        $readable = substr((string) preg_replace('/[^a-z0-9]/', '', $domain), 0, 6);
+        $readable = (string) substr((string) preg_replace('/[^a-z0-9]/', '', $domain), 0, 6);
         return 'p' . $readable . substr(hash('sha256', $domain), 0, 12 - strlen($readable));
     }
 
@@ -309,8 +309,8 @@ class Server_Manager_Provisor extends Server_Manager
             throw new Problem('invalid', 'FOSSBilling gave no user name.');
         }
         // One that staff has chosen may have characters that a key has not.
-        $plain = (string) preg_replace('/[^A-Za-z0-9._-]/', '', substr($name, 0, 64));
-        return 'hosting-' . ($plain === $name ? $plain : substr($plain, 0, 32) . '.' . substr(hash('sha256', $name), 0, 16)) . '-';
+        $plain = (string) preg_replace('/[^A-Za-z0-9._-]/', '', (string) substr($name, 0, 64));
+        return 'hosting-' . ($plain === $name ? $plain : (string) substr($plain, 0, 32) . '.' . substr(hash('sha256', $name), 0, 16)) . '-';
     }
 
     private static function email(Server_Account $account): string

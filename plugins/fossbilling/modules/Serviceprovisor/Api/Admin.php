@@ -10,6 +10,9 @@ use Provisor\Read;
 /** What staff's pages, and programs with an admin's API key, can ask for. All take `order_id` unless they say otherwise. */
 class Admin extends \FOSSBilling\Api\AbstractApi
 {
+    /** A gateway that did not answer in this request: nobody waits for it twice. */
+    private static bool $isSilent = false;
+
     /**
      * The profiles to choose from; empty, with a message in the log, if the gateway does not answer.
      *
@@ -147,8 +150,9 @@ class Admin extends \FOSSBilling\Api\AbstractApi
     private static function orNothing(callable $question): array
     {
         try {
-            return $question();
+            return self::$isSilent ? [] : $question();
         } catch (\FOSSBilling\Exception $error) {
+            self::$isSilent = $error->getCode() === 0;
             return [];
         }
     }

@@ -450,7 +450,7 @@ class Provisor extends Server
         $options = [];
         foreach ($settings as $name => $value) {
             if (strncmp((string) $name, self::OPTION_PREFIX, strlen(self::OPTION_PREFIX)) === 0 && is_scalar($value)) {
-                $options[substr((string) $name, strlen(self::OPTION_PREFIX))] = trim((string) $value);
+                $options[(string) substr((string) $name, strlen(self::OPTION_PREFIX))] = trim((string) $value);
             }
         }
         return $options;

@@ -85,7 +85,7 @@ class Provisor extends ProductModule
      * @param array<string, mixed> $made
      * @return array<string, mixed>
      */
-    private function provisorMade(array $made): array
+    protected function provisorMade(array $made): array
     {
         return ['config' => ['id' => Read::text($made, 'remote_id')]];
     }

@@ -27,6 +27,14 @@ trait Provisor_Calls
     abstract protected function provisorType(): string;
 
     /**
+     * What WISECP stores with a service that was made.
+     *
+     * @param array<string, mixed> $made
+     * @return array<string, mixed>
+     */
+    abstract protected function provisorMade(array $made): array;
+
+    /**
      * The settings of a product.
      *
      * @param array<mixed> $data as they are now
@@ -129,7 +137,7 @@ trait Provisor_Calls
     public function renewal($order_options = [])
     {
         return $this->provisorAttempt('renew', function (Service $service): void {
-            $service->renew(substr(Read::text($this->provisorOrderRow(), 'duedate'), 0, 10));
+            $service->renew((string) substr(Read::text($this->provisorOrderRow(), 'duedate'), 0, 10));
         });
     }
 
@@ -324,6 +332,8 @@ trait Provisor_Calls
 
     /** @var ?Problem of the last call */
     private $provisorProblem = null;
+    /** @var ?Problem of a page's question to a gateway that did not answer: nobody waits for it twice */
+    private $provisorSilence = null;
 
     /**
      * Does it, writes down that it was done or why not, and tells a failure in WISECP's way.
@@ -437,6 +447,7 @@ trait Provisor_Calls
             $page['offers'] = $isHidden ? [] : $service->offers($view, $isForCustomer, self::provisorIsOn(Read::text($settings, 'reinstall')));
         } catch (Problem $problem) {
             $this->provisorProblem = $problem;
+            $this->provisorSilence = $problem->kind() === 'unreachable' ? $problem : null;
             $page['problem'] = $problem->status() === 404 ? $this->provisorText('not_created') : $this->provisorError($isForCustomer);
         }
         return $page;
@@ -506,6 +517,7 @@ trait Provisor_Calls
                 }
             }
         } catch (Problem $problem) {
+            $this->provisorSilence = $problem->kind() === 'unreachable' ? $problem : null;
             return [$plans, $fields, Service::plain($problem->staffText())];
         }
         return [$plans, $fields, ''];
@@ -530,7 +542,7 @@ trait Provisor_Calls
         $options = [];
         foreach ($settings as $name => $value) {
             if (strncmp((string) $name, 'option_', 7) === 0 && is_scalar($value) && trim((string) $value) !== '') {
-                $options[substr((string) $name, 7)] = trim((string) $value);
+                $options[(string) substr((string) $name, 7)] = trim((string) $value);
             }
         }
         return $options;
@@ -572,6 +584,9 @@ trait Provisor_Calls
     /** @throws Problem */
     private function provisorGateway(): Gateway
     {
+        if ($this->provisorSilence !== null) {
+            throw $this->provisorSilence;
+        }
         return new Gateway(trim($this->provisorSettings()['address']), trim($this->provisorSettings()['token']));
     }
 

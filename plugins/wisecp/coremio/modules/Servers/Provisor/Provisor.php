@@ -75,7 +75,7 @@ class Provisor_Module extends ServerModule
      * @param array<string, mixed> $made
      * @return array<string, mixed>
      */
-    private function provisorMade(array $made): array
+    protected function provisorMade(array $made): array
     {
         $addresses = Read::texts($made, 'addresses');
         return [

@@ -43,7 +43,7 @@ class Provisor extends Server
     /** Called with each request: our pages, and the renewals, for which Paymenter has no call. */
     public function boot(): void
     {
-        require_once __DIR__ . '/routes.php';
+        require __DIR__ . '/routes.php';
         Event::listen(Updated::class, static function (Updated $event): void {
             $dueDate = self::renewedDueDate($event->service);
             if ($dueDate !== null) {

@@ -208,6 +208,10 @@ pub(super) fn is_taken(
 fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Result<Decision, Fault> {
     let open = books.open_operations(service.id)?;
     let kind = asked.change.kind();
+    // What is to end is not what this asks for.
+    if let Some(terminate) = open.iter().find(|operation| operation.kind == "terminate") {
+        return Ok(in_the_way(terminate));
+    }
     if let Some(under_way) = open.iter().find(|operation| operation.kind == kind) {
         return Ok(Decision::Join(under_way.clone()));
     }
@@ -258,10 +262,10 @@ fn go_on(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Result
         let other = Problem { field: Some("profile".to_owned()), ..problem(ProblemKind::Invalid, message) };
         return Ok(Decision::Refuse(other));
     }
-    if let Some(decision) = same_change(books, asked, &service)? {
+    let mut open = books.open_operations(service.id)?;
+    if let Some(decision) = same_change(books, asked, &service, &open)? {
         return Ok(decision);
     }
-    let mut open = books.open_operations(service.id)?;
     if let Some(dead) = open.iter().find(|operation| operation.state == OperationState::Dead) {
         return Ok(in_the_way(dead));
     }
@@ -285,7 +289,21 @@ fn go_on(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Result
 }
 
 /// Whether the request is one that the journal has already, and what follows.
-fn same_change(books: &mut Transaction<'_>, asked: &Asked, service: &Managed) -> Result<Option<Decision>, Fault> {
+fn same_change(
+    books: &mut Transaction<'_>,
+    asked: &Asked,
+    service: &Managed,
+    open: &[Operation],
+) -> Result<Option<Decision>, Fault> {
+    let is_wish = |operation: &&Operation| {
+        matches!(operation.kind.as_str(), "create" | "adopt" | "suspend" | "unsuspend" | "terminate")
+    };
+    // Of wishes for a state the last one counts: an earlier one of this kind is not what is asked for now.
+    if asked.change.wish().is_some()
+        && let Some(last) = open.iter().rfind(is_wish)
+    {
+        return Ok((last.kind == asked.change.kind()).then(|| Decision::Join(last.clone())));
+    }
     let sameness = asked.change.sameness(service.generation, asked.idempotency_key.as_deref());
     let Some(same) = books.same_operation(service.id, &sameness)? else { return Ok(None) };
     let is_open = same.ended_at.is_none();

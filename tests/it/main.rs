@@ -13,6 +13,7 @@ mod crash_on_postgres;
 mod failover;
 mod foreign_clients;
 mod gateway;
+mod gateway_adapters;
 #[path = "gateway.rs"]
 mod gateway_on_postgres;
 mod gateway_scripts;

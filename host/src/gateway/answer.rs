@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::operations::{AskError, FreshError};
 use crate::plugin::contract::{Effect, Problem, ProblemKind, Retry};
@@ -164,6 +164,11 @@ pub(super) fn with_type(status: StatusCode, text: impl Into<Bytes>, media_type: 
 
 /// RFC 9457, with the contract's problem beside its members.
 pub(super) fn problem_answer(refusal: &Refusal, request_id: &str) -> Answer {
+    problem_answer_with(refusal, request_id, Map::new())
+}
+
+/// The same with further members.
+pub(super) fn problem_answer_with(refusal: &Refusal, request_id: &str, further: Map<String, Value>) -> Answer {
     let Refusal { status, problem, operation, allow } = refusal;
     let mut body = json!({
         "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": problem.message,
@@ -171,6 +176,7 @@ pub(super) fn problem_answer(refusal: &Refusal, request_id: &str) -> Answer {
     });
     if let (Value::Object(members), Ok(Value::Object(told))) = (&mut body, to_json(problem)) {
         members.extend(told);
+        members.extend(further);
     }
     let mut answer = with_type(*status, body.to_string(), "application/problem+json");
     let headers = answer.headers_mut();

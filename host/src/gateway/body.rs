@@ -1,6 +1,7 @@
 //! What a panel sends, parsed into types before anything else looks at it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
@@ -42,13 +43,31 @@ pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Incomin
     if bytes.is_empty() {
         return parse(b"{}");
     }
+    refuse_unless(headers, "application/json")?;
+    parse(&bytes)
+}
+
+/// The fields of a form. A name that comes twice could be read in two ways, and is refused.
+pub(super) async fn form(headers: &HeaderMap, body: Incoming) -> Result<BTreeMap<String, String>, Refusal> {
+    let bytes = bytes(body).await?;
+    refuse_unless(headers, "application/x-www-form-urlencoded")?;
+    let mut fields = BTreeMap::new();
+    for (name, value) in url::form_urlencoded::parse(&bytes) {
+        if fields.insert(name.into_owned(), value.into_owned()).is_some() {
+            return Err(Refusal::malformed("a field of the form comes twice"));
+        }
+    }
+    Ok(fields)
+}
+
+fn refuse_unless(headers: &HeaderMap, wanted: &str) -> Result<(), Refusal> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
-        let message = "the body has to be application/json";
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ProblemKind::Invalid, message));
+    if media_type.eq_ignore_ascii_case(wanted) {
+        return Ok(());
     }
-    parse(&bytes)
+    let message = format!("the body has to be {wanted}");
+    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ProblemKind::Invalid, message))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
@@ -90,7 +109,7 @@ impl<'de> Deserialize<'de> for Secret {
 
 /// Options by name. Panels send numbers and truth values as such, and PHP sends an empty object as `[]`.
 #[derive(Default)]
-struct Texts(BTreeMap<String, String>);
+pub(super) struct Texts(pub(super) BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -227,8 +246,7 @@ pub(super) async fn change(operation: &str, headers: &HeaderMap, body: Incoming)
         }
         "suspend" => {
             let Suspend { profile, reason } = json(headers, body).await?;
-            // Panels put customers' words here; the provider need not take a novel.
-            sent(profile, Change::Suspend { reason: reason.map(|reason| reason.chars().take(REASON_MAX).collect()) })
+            sent(profile, suspend(reason))
         }
         "renew" => {
             let Renew { profile, due_at } = json(headers, body).await?;
@@ -257,7 +275,12 @@ pub(super) async fn change(operation: &str, headers: &HeaderMap, body: Incoming)
 /// Of a reason, in characters.
 const REASON_MAX: usize = 500;
 
-fn refuse_long(change: &Change) -> Result<(), Refusal> {
+/// Panels put customers' words into the reason; the provider need not take a novel.
+pub(super) fn suspend(reason: Option<String>) -> Change {
+    Change::Suspend { reason: reason.map(|reason| reason.chars().take(REASON_MAX).collect()) }
+}
+
+pub(super) fn refuse_long(change: &Change) -> Result<(), Refusal> {
     let (texts, options): (Vec<&Option<String>>, _) = match change {
         Change::Create { term, domain, email, note, options, .. } => (vec![term, domain, email, note], Some(options)),
         Change::Adopt { remote_id, domain } => (vec![remote_id, domain], None),
@@ -313,12 +336,24 @@ fn bad_key() -> Refusal {
 }
 
 /// How long to wait: `Prefer: wait=N` (RFC 7240), in seconds. A preference that is not understood is none.
-pub(super) fn wait(headers: &HeaderMap) -> std::time::Duration {
-    let preferences =
+pub(super) fn wait(headers: &HeaderMap) -> Duration {
+    seconds(preferred_wait(headers).unwrap_or(WAIT))
+}
+
+/// The same for panels that cannot ask later how it came out: `?wait=N` in the address they were given, the header, or as long as
+/// can be.
+pub(super) fn long_wait(headers: &HeaderMap, in_address: Option<&str>) -> Duration {
+    seconds(in_address.and_then(|text| text.parse().ok()).or(preferred_wait(headers)).unwrap_or(WAIT_MAX))
+}
+
+fn seconds(wait: u64) -> Duration {
+    Duration::from_secs(wait.min(WAIT_MAX))
+}
+
+fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
+    let mut preferences =
         headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split([',', ';']));
-    let mut preferences = preferences;
-    let wait = preferences.find_map(|text| text.trim().strip_prefix("wait=")?.trim().parse().ok());
-    std::time::Duration::from_secs(wait.unwrap_or(WAIT).min(WAIT_MAX))
+    preferences.find_map(|text| text.trim().strip_prefix("wait=")?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -371,5 +406,7 @@ mod tests {
         };
         assert_eq!([prefer("wait=3"), prefer("respond-async, wait=0"), prefer("wait=9999"), prefer("wait=x")], [3, 0, 110, 25]);
         assert_eq!(wait(&HeaderMap::new()).as_secs(), 25);
+        let long = |in_address| long_wait(&HeaderMap::new(), in_address).as_secs();
+        assert_eq!([long(None), long(Some("3")), long(Some("9999")), long(Some("x"))], [110, 3, 110, 110]);
     }
 }

@@ -4,11 +4,14 @@
 //! This room turns a request into a question to the journal and its answer into a status; what is done, and how often, is decided there.
 
 mod answer;
+mod blesta;
 mod body;
 mod callbacks;
 mod changes;
+mod envelope;
 mod questions;
 mod routes;
+mod upmind;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};

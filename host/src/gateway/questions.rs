@@ -32,11 +32,11 @@ impl Query {
         Self(pairs.into_owned().collect())
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    fn flag(&self, name: &str) -> bool {
+    pub(super) fn flag(&self, name: &str) -> bool {
         self.text(name).is_some_and(|text| matches!(text, "true" | "1"))
     }
 
@@ -60,7 +60,8 @@ fn told<T: serde::Serialize>(value: Result<T, Problem>) -> Result<Value, Refusal
     })
 }
 
-fn known(state: &State, panel: &Panel, key: &str) -> Result<(Managed, Option<String>), Refusal> {
+/// A service of the journal, and the change of it that is under way.
+pub(super) fn known(state: &State, panel: &Panel, key: &str) -> Result<(Managed, Option<String>), Refusal> {
     let key = body::service_key(key)?;
     let found = state.operations.service(panel.id, &key)?;
     found.ok_or_else(|| {
@@ -69,12 +70,23 @@ fn known(state: &State, panel: &Panel, key: &str) -> Result<(Managed, Option<Str
 }
 
 pub(super) async fn service(state: &State, panel: &Panel, key: &str, query: &Query) -> Result<Answer, Refusal> {
-    let (mut service, mut under_way) = known(state, panel, key)?;
-    if query.flag("fresh") {
-        state.operations.fresh(&service).await?;
-        (service, under_way) = known(state, panel, key)?;
-    }
+    let (service, under_way) = looked_up(state, panel, key, query).await?;
     Ok(ok(&view::service(&service, under_way.as_deref())))
+}
+
+/// The same after the provider was asked, if the request says so.
+pub(super) async fn looked_up(
+    state: &State,
+    panel: &Panel,
+    key: &str,
+    query: &Query,
+) -> Result<(Managed, Option<String>), Refusal> {
+    let (service, under_way) = known(state, panel, key)?;
+    if !query.flag("fresh") {
+        return Ok((service, under_way));
+    }
+    state.operations.fresh(&service).await?;
+    known(state, panel, key)
 }
 
 pub(super) fn services(state: &State, panel: &Panel, query: &Query) -> Result<Answer, Refusal> {

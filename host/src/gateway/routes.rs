@@ -3,16 +3,19 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::answer::{Answer, Refusal, finish, problem_answer, with_type};
 use super::body::OPERATIONS;
 use super::questions::Query;
-use super::{OPENAPI, State, changes, questions};
+use super::{OPENAPI, State, blesta, changes, envelope, questions, upmind};
 use crate::plugin::contract::ProblemKind;
 use crate::store::Panel;
 use crate::telemetry::request_id;
@@ -26,7 +29,9 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>, peer: IpAd
     let (head, body) = request.into_parts();
     let span = tracing::info_span!("gateway", request_id);
     let answered = tracing::Instrument::instrument(route(state, &head, body, peer, &request_id), span).await;
-    let answer = answered.unwrap_or_else(|refusal| problem_answer(&refusal, &request_id));
+    let answer = answered.unwrap_or_else(|refusal| {
+        if envelope::is_asked(&head) { envelope::refused(&refusal, &request_id) } else { problem_answer(&refusal, &request_id) }
+    });
     let status = answer.status().as_u16();
     tracing::debug!(request_id, method = %head.method, path = head.uri.path(), status, elapsed = ?began.elapsed(), "answered");
     finish(answer, &request_id)
@@ -41,7 +46,10 @@ async fn route(state: &State, head: &Parts, body: Incoming, peer: IpAddr, reques
         | ["v1", "services", _, "credentials" | "sign-on" | "invoices"]
         | ["v1", "profiles", _, "check" | "balance" | "catalog"] => GET,
         ["v1", "services", _, operation] if OPERATIONS.contains(operation) => POST,
-        ["v1", "operations", _, "retry" | "resolve" | "cancel"] | ["v1", "profiles", _, "events"] => POST,
+        ["v1", "operations", _, "retry" | "resolve" | "cancel"]
+        | ["v1", "profiles", _, "events"]
+        | ["upmind", _]
+        | ["blesta", "universal", _] => POST,
         _ => return Err(Refusal::nothing_here()),
     };
     let is_get = matches!(head.method, Method::GET | Method::HEAD);
@@ -61,9 +69,9 @@ async fn route(state: &State, head: &Parts, body: Incoming, peer: IpAddr, reques
         }
         _ => {
             let _place = state.places.try_acquire().map_err(|_| Refusal::busy())?;
-            let panel = authenticated(state, &head.headers, peer)?;
+            let panel = authenticated(state, &head.headers, path[0] == "blesta", peer)?;
             let query = Query::of(head);
-            of_panel(state, &panel, &path[1..], &query, (head, body), request_id).await
+            of_panel(state, &panel, &path, &query, (head, body), request_id).await
         }
     }
 }
@@ -80,38 +88,54 @@ async fn of_panel(
     request_id: &str,
 ) -> Result<Answer, Refusal> {
     match path {
-        ["services"] => questions::services(state, panel, query),
-        ["operations"] => questions::operations(state, panel, query),
-        ["profiles"] => questions::profiles(state, panel),
-        ["describe"] => questions::describe(state, panel),
-        ["services", key] => questions::service(state, panel, key, query).await,
-        ["operations", id] => questions::operation(state, panel, id),
-        ["profiles", name] => questions::profile(state, panel, name, "", query).await,
-        ["profiles", name, what] => questions::profile(state, panel, name, what, query).await,
-        ["operations", id, what] => changes::intervene(state, panel, id, what, (head, body)).await,
-        ["services", key, what @ ("credentials" | "sign-on" | "invoices")] => {
+        ["v1", "services"] => questions::services(state, panel, query),
+        ["v1", "operations"] => questions::operations(state, panel, query),
+        ["v1", "profiles"] => questions::profiles(state, panel),
+        ["v1", "describe"] => questions::describe(state, panel),
+        ["v1", "services", key] => questions::service(state, panel, key, query).await,
+        ["v1", "operations", id] => questions::operation(state, panel, id),
+        ["v1", "profiles", name] => questions::profile(state, panel, name, "", query).await,
+        ["v1", "profiles", name, what] => questions::profile(state, panel, name, what, query).await,
+        ["v1", "operations", id, what] => changes::intervene(state, panel, id, what, (head, body)).await,
+        ["v1", "services", key, what @ ("credentials" | "sign-on" | "invoices")] => {
             questions::of_service(state, panel, key, what, query).await
         }
-        ["services", key, operation] => changes::change(state, panel, key, operation, (head, body), request_id).await,
+        ["v1", "services", key, operation] => changes::change(state, panel, key, operation, (head, body), request_id).await,
+        ["upmind", function] => upmind::call(state, panel, function, query, (head, body), request_id).await,
+        ["blesta", "universal", event] => blesta::notice(state, panel, event, query, (head, body), request_id).await,
         _ => Err(Refusal::nothing_here()),
     }
 }
 
 /// The panel that a request's token belongs to. Whoever has none may guess only so often.
-fn authenticated(state: &State, headers: &HeaderMap, peer: IpAddr) -> Result<Panel, Refusal> {
+fn authenticated(state: &State, headers: &HeaderMap, takes_basic: bool, peer: IpAddr) -> Result<Panel, Refusal> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
         stranger(state, peer)?;
         return Err(Refusal::unauthorized());
     };
     let token = value.as_bytes().split_first_chunk::<7>().filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
-    if let Some((_, token)) = token
-        && let Some(panel) = state.store.read(|books| books.panel_of_token(&Sha256::digest(token).into()))?
+    let token = token.map(|(_, token)| Zeroizing::new(token.to_vec()));
+    let token = token.or_else(|| if takes_basic { basic_password(headers, value) } else { None });
+    if let Some(token) = token
+        && let Some(panel) = state.store.read(|books| books.panel_of_token(&Sha256::digest(&*token).into()))?
     {
         return Ok(panel);
     }
     stranger(state, peer)?;
     Err(Refusal::unauthorized())
+}
+
+/// The password of HTTP basic authentication, for a panel that can be given an address but no header. A browser that was given the
+/// same address would send it for any page that asks, and says so in `Origin`.
+fn basic_password(headers: &HeaderMap, value: &HeaderValue) -> Option<Zeroizing<Vec<u8>>> {
+    let (scheme, encoded) = value.as_bytes().split_first_chunk::<6>()?;
+    if !scheme.eq_ignore_ascii_case(b"Basic ") || headers.contains_key(ORIGIN) {
+        return None;
+    }
+    let pair = Zeroizing::new(STANDARD.decode(encoded).ok()?);
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(Zeroizing::new(pair[colon + 1..].to_vec()))
 }
 
 fn stranger(state: &State, peer: IpAddr) -> Result<(), Refusal> {

@@ -295,9 +295,8 @@ fn same_change(
     service: &Managed,
     open: &[Operation],
 ) -> Result<Option<Decision>, Fault> {
-    let is_wish = |operation: &&Operation| {
-        matches!(operation.kind.as_str(), "create" | "adopt" | "suspend" | "unsuspend" | "terminate")
-    };
+    let is_wish =
+        |operation: &&Operation| matches!(operation.kind.as_str(), "create" | "adopt" | "suspend" | "unsuspend" | "terminate");
     // Of wishes for a state the last one counts: an earlier one of this kind is not what is asked for now.
     if asked.change.wish().is_some()
         && let Some(last) = open.iter().rfind(is_wish)

@@ -6,7 +6,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::operations::{AskError, FreshError};
+use crate::operations::{AskError, FreshError, problem};
 use crate::plugin::contract::{Effect, Problem, ProblemKind, Retry};
 use crate::plugin::words::to_json;
 use crate::store::StoreError;
@@ -28,16 +28,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, kind: ProblemKind, message: impl Into<String>) -> Self {
-        let problem = Problem {
-            kind,
-            effect: Effect::None,
-            retry: Retry::Never,
-            message: message.into(),
-            public_message: None,
-            field: None,
-            provider_code: None,
-            remote_id: None,
-        };
+        let problem = problem(kind, message);
         Self { status, problem, operation: None, allow: None }
     }
 

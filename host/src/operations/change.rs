@@ -178,7 +178,9 @@ impl Change {
             Self::Suspend { reason } => Ok((Self::Suspend { reason: filled(reason) }, None)),
             Self::Renew { due_at } => Ok((Self::Renew { due_at: due_date(&due_at)? }, None)),
             Self::ResetPassword => Ok((Self::ResetPassword, password)),
-            Self::ChangePackage { plan, options } => {
+            Self::ChangePackage { plan, mut options } => {
+                // Panels send every field of their form; this one would be written down, and no plan asks for it.
+                options.retain(|name, _| !name.contains("password"));
                 let plan = filled(Some(plan)).ok_or_else(|| invalid("plan", "a plan is required"))?;
                 Ok((Self::ChangePackage { plan, options }, None))
             }
@@ -247,6 +249,15 @@ mod tests {
         assert_eq!((plan.as_str(), term, domain.as_deref()), ("42", &None, Some("example.com")));
         assert_eq!((email.as_deref(), options.len()), (Some("a@example.com"), 1));
         assert!(!serde_json::to_string(&change).unwrap().contains("MARKED"));
+    }
+
+    #[test]
+    fn a_change_of_plan_takes_no_password_along() {
+        let options = [("password", "MARKED"), ("new_password", "MARKED"), ("ram", "4")];
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (change, _) = Change::ChangePackage { plan: "20k".to_owned(), options }.normal(None).unwrap();
+        let written = serde_json::to_string(&change).unwrap();
+        assert!(written.contains("ram") && !written.contains("MARKED"), "{written}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use self::breaker::Breakers;
 pub use self::change::{Change, Power};
 pub use self::follow::Rules;
 use self::metrics::{Gauges, Metrics};
+pub(crate) use self::problems::problem;
 pub use self::problems::state_word;
 pub use self::profiles::Profiles;
 use self::profiles::{capability, is_idempotent};
@@ -250,15 +251,15 @@ impl Operations {
     fn is_alone(&self, panel: &Panel, profile: &str, change: &Change) -> Result<bool, Problem> {
         let named = |problem: Problem| Problem { field: Some("profile".to_owned()), ..problem };
         if !panel.may_use(profile) {
-            return Err(problems::problem(ProblemKind::Forbidden, "this token may not use this profile"));
+            return Err(problem(ProblemKind::Forbidden, "this token may not use this profile"));
         }
-        let unknown = || named(problems::problem(ProblemKind::Invalid, format!("there is no profile `{profile}`")));
+        let unknown = || named(problem(ProblemKind::Invalid, format!("there is no profile `{profile}`")));
         let caller = self.0.profiles.get(profile).ok_or_else(unknown)?;
         let info = caller.provider().ok_or_else(unknown)?;
         let asked_for = if change.kind() == "adopt" { "status" } else { change.kind() };
         let Some(capability) = capability(info, asked_for) else {
             let message = format!("{} has no operation {asked_for}", info.name);
-            return Err(problems::problem(ProblemKind::Unsupported, message));
+            return Err(problem(ProblemKind::Unsupported, message));
         };
         Ok(capability.charges && !is_idempotent(info))
     }
@@ -339,7 +340,7 @@ impl Operations {
     pub async fn fresh(&self, service: &Managed) -> Result<(), FreshError> {
         let Some(caller) = self.0.profiles.get(&service.profile) else {
             let message = format!("the configuration has no profile `{}` any more", service.profile);
-            return Err(FreshError::Problem(problems::problem(ProblemKind::Internal, message)));
+            return Err(FreshError::Problem(problem(ProblemKind::Internal, message)));
         };
         reconcile::fresh(&self.0, &caller, service.id).await.map(|_| ())
     }
@@ -356,8 +357,7 @@ impl Operations {
     /// Takes a webhook of a profile's provider: verified by its component, each event once. How many were new.
     pub async fn receive(&self, profile: &str, headers: Vec<Property>, body: Vec<u8>) -> Result<usize, AskError> {
         let caller = self.0.profiles.get(profile);
-        let caller =
-            caller.ok_or_else(|| AskError::Refused(problems::problem(ProblemKind::NotFound, "there is no such profile")))?;
+        let caller = caller.ok_or_else(|| AskError::Refused(problem(ProblemKind::NotFound, "there is no such profile")))?;
         let mut events = caller.receive(headers, body).await.map_err(AskError::Refused)?;
         events.truncate(EVENTS_MAX);
         let (profile, now) = (profile.to_owned(), self.0.clock.now());

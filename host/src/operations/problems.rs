@@ -3,7 +3,7 @@
 use crate::plugin::contract::{Effect, Problem, ProblemKind, Retry, State};
 
 /// A problem of which nothing was sent.
-pub(super) fn problem(kind: ProblemKind, message: impl Into<String>) -> Problem {
+pub(crate) fn problem(kind: ProblemKind, message: impl Into<String>) -> Problem {
     Problem {
         kind,
         effect: Effect::None,

@@ -275,9 +275,10 @@ pub(super) async fn change(operation: &str, headers: &HeaderMap, body: Incoming)
 /// Of a reason, in characters.
 const REASON_MAX: usize = 500;
 
-/// Panels put customers' words into the reason; the provider need not take a novel.
+/// Panels put people's words into the reason: no length and no line break of theirs is a reason not to suspend.
 pub(super) fn suspend(reason: Option<String>) -> Change {
-    Change::Suspend { reason: reason.map(|reason| reason.chars().take(REASON_MAX).collect()) }
+    let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+    Change::Suspend { reason: reason.map(|reason| reason.chars().map(plain).take(REASON_MAX).collect()) }
 }
 
 pub(super) fn refuse_long(change: &Change) -> Result<(), Refusal> {

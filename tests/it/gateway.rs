@@ -311,16 +311,47 @@ async fn a_provider_that_does_not_answer_is_waited_for_and_then_left_alone() {
     let told = problem(&answer, 503, "unreachable");
     assert_eq!(text(&told, "effect"), "none");
     // The circuit is open: told at once, nothing written.
-    let operations = desk.book.number("SELECT COUNT(*) FROM operations WHERE state <> 'failed'");
+    let operations = || desk.book.number("SELECT COUNT(*) FROM operations");
+    let ask = async |operation: &str| {
+        let path = format!("/v1/services/{key}/{operation}");
+        desk.send("POST", &path, Some(&json!({})), &[("Prefer", "wait=0")]).await
+    };
     for _ in 0..100 {
-        let answer = desk.send("POST", &format!("/v1/services/{key}/suspend"), Some(&json!({})), &[("Prefer", "wait=0")]).await;
-        if answer.status == 503 {
-            assert!(answer.header("retry-after").is_some());
-            assert_eq!(desk.book.number("SELECT COUNT(*) FROM operations WHERE state <> 'failed'"), operations);
+        if ask("suspend").await.status == 503 {
+            let before = operations();
+            let refused = ask("terminate").await;
+            assert_eq!((refused.status, operations()), (503, before), "{}", refused.json());
+            assert!(refused.header("retry-after").is_some());
+            assert_eq!(text(&desk.service(&key).await, "wanted"), "suspended", "what was refused is not wanted");
             desk.upstream.open().await;
             return;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     panic!("the circuit never opened");
+}
+
+/// A creation that left something behind is tried again by one that knows of it: what is there is taken, and not paid twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_creation_left_behind_is_taken() {
+    let desk = desk().await;
+    let order = GP.order(&domain());
+    desk.done("left", "create", &order).await;
+    desk.book.execute("UPDATE operations SET state = 'failed'; UPDATE managed_services SET state = 'failed'");
+    let charges = desk.charges();
+    assert_eq!(text(&desk.done("left", "create", &order).await["service"], "state"), "active");
+    assert_eq!((desk.charges(), desk.live(GP)), (charges, 1));
+}
+
+/// What became of an attempt cannot always be written down: then it is asked about again, without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_end_was_not_written_is_taken_up_again() {
+    let desk = desk().await;
+    let key = desk.made(KERNELHOST).await;
+    desk.book.forbid("UPDATE", "operations", Some("NEW.state = 'done'"));
+    let answer = desk.send("POST", &format!("/v1/services/{key}/suspend"), Some(&json!({})), &[("Prefer", "wait=2")]).await;
+    assert_eq!(answer.status, 202, "{}", answer.json());
+    desk.book.permit("operations");
+    let operation = desk.until(&id(&answer), &["done"]).await;
+    assert_eq!(operation["attempts"], json!(2), "{operation}");
 }

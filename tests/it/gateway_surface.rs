@@ -8,14 +8,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use provisor_tests::binary::key;
 use provisor_tests::book::Engine;
 use provisor_tests::daemon::{Daemon, binary};
 use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, ask, domain, text};
 use provisor_tests::faults::{Answer as Wrong, Fault};
 use provisor_tests::hooks::{Receiver, Reply};
 use provisor_tests::http::Http;
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 fn document() -> Value {
@@ -368,8 +366,6 @@ async fn a_person_settles_what_nobody_could() {
 async fn calls_that_wait_do_not_hold_up_the_others() {
     const CALLS: usize = 200;
     let desk = Desk::open().await;
-    let key = key(desk.provider.directory(), "1");
-    assert!(!key.secret.expose_secret().is_empty());
     let rss = |daemon: &Daemon| -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

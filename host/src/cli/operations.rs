@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use provisor_providers::books::Fault;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -13,10 +12,9 @@ use super::book::block_on;
 use super::serve::stop_signal;
 use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
+use crate::gateway::view;
 use crate::operations::{AskError, Intervention, intervene};
-use crate::plugin::contract::Problem;
-use crate::plugin::words::to_json;
-use crate::store::{ManagedFilter, Operation, OperationAttempt, OperationFilter, OperationState, Store};
+use crate::store::{ManagedFilter, OperationFilter, OperationState, Store};
 
 /// Look at the changes that panels asked for, and settle what needs a person
 #[derive(Args)]
@@ -110,52 +108,25 @@ pub(super) fn run(command: Operations, context: &Context) -> Result<Exit, Failur
     }
 }
 
-#[derive(Serialize)]
-struct Listed {
-    id: String,
-    service: String,
-    operation: String,
-    profile: String,
-    state: &'static str,
-    attempts: u32,
-    created_at: String,
-    next_at: Option<String>,
-    ended_at: Option<String>,
-    problem: Option<Value>,
-}
-
-impl Listed {
-    fn of((operation, key): (Operation, String)) -> Self {
-        Self {
-            id: operation.ulid,
-            service: key,
-            operation: operation.kind,
-            profile: operation.profile,
-            state: operation.state.as_str(),
-            attempts: operation.attempts,
-            created_at: operation.created_at.to_string(),
-            next_at: operation.next_at.map(|at| at.to_string()),
-            ended_at: operation.ended_at.map(|at| at.to_string()),
-            problem: problem(operation.problem.as_deref()),
-        }
-    }
-
-    fn message(&self) -> String {
-        let message = self.problem.as_ref().and_then(|problem| problem["message"].as_str());
-        message.unwrap_or_default().chars().take(MESSAGE_MAX).collect()
-    }
-}
-
 /// Of a problem's message in a table, in characters.
 const MESSAGE_MAX: usize = 80;
 
-fn problem(text: Option<&str>) -> Option<Value> {
-    serde_json::from_str::<Problem>(text?).ok().and_then(|problem| to_json(&problem).ok())
+/// A member of a shown operation, for a table.
+fn cell(row: &Value, member: &str) -> String {
+    match &row[member] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
 }
 
-fn find(store: &Store, filter: &OperationFilter) -> Result<Vec<Listed>, Failure> {
+fn message(row: &Value) -> String {
+    row["problem"]["message"].as_str().unwrap_or_default().chars().take(MESSAGE_MAX).collect()
+}
+
+fn find(store: &Store, filter: &OperationFilter) -> Result<Vec<Value>, Failure> {
     let found = store.read(|books| books.operations(filter)).map_err(Failure::failed)?;
-    Ok(found.into_iter().map(Listed::of).collect())
+    Ok(found.iter().map(|(operation, key)| view::operation(operation, key)).collect())
 }
 
 fn list(context: &Context, state: Option<&str>, service: Option<String>, limit: u32) -> Result<Exit, Failure> {
@@ -166,34 +137,23 @@ fn list(context: &Context, state: Option<&str>, service: Option<String>, limit: 
     let filter = OperationFilter { state: state.transpose()?, service, limit, ..OperationFilter::default() };
     let listed = find(&context.book()?, &filter)?;
     context.output.records(["id", "service", "operation", "profile", "state", "attempts", "problem"], &listed, |row| {
-        let (state, attempts) = (row.state.to_owned(), row.attempts.to_string());
-        [row.id.clone(), row.service.clone(), row.operation.clone(), row.profile.clone(), state, attempts, row.message()]
+        let [id, service, operation, profile, state, attempts] =
+            ["id", "service", "operation", "profile", "state", "attempts"].map(|member| cell(row, member));
+        [id, service, operation, profile, state, attempts, message(row)]
     })?;
     Ok(Exit::Done)
 }
 
 fn show(context: &Context, id: &str) -> Result<Exit, Failure> {
     let store = context.book()?;
-    let found = store.read(|books| -> Result<Option<(Operation, String, Vec<OperationAttempt>)>, Fault> {
+    let found = store.read(|books| {
         let Some((operation, key)) = books.operation_of(id)? else { return Ok(None) };
         let attempts = books.operation_attempts(operation.id)?;
         Ok(Some((operation, key, attempts)))
     });
     let (operation, key, attempts) = found.map_err(Failure::failed)?.ok_or_else(|| unknown(id))?;
-    let history: Vec<Value> = attempts
-        .iter()
-        .map(|attempt| {
-            let ended_at = attempt.ended_at.map(|at| at.to_string());
-            let problem = problem(attempt.problem.as_deref());
-            json!({"number": attempt.number, "began_at": attempt.began_at.to_string(), "ended_at": ended_at,
-                   "outcome": attempt.outcome, "problem": problem})
-        })
-        .collect();
-    let (request, request_id) = (operation.change.clone(), operation.request_id.clone());
-    let mut shown = serde_json::to_value(Listed::of((operation, key))).map_err(Failure::failed)?;
-    shown["request"] = serde_json::from_str(&request).unwrap_or_default();
-    shown["request_id"] = request_id.into();
-    shown["history"] = history.into();
+    let mut shown = view::with_history(&operation, &key, &attempts);
+    shown["request"] = serde_json::from_str(&operation.change).unwrap_or_default();
     context.output.record(&shown, |shown| serde_json::to_string_pretty(shown).unwrap_or_default())?;
     Ok(Exit::Done)
 }
@@ -307,14 +267,15 @@ fn view(context: &Context, store: &Store) -> Result<String, Failure> {
     let counts: Vec<String> = open.iter().map(|(state, count)| format!("{count} {}", state.as_str())).collect();
     let counts = if counts.is_empty() { "nothing is under way".to_owned() } else { counts.join("   ") };
     let lines = newest.iter().map(|row| {
-        let mark = match row.state {
+        let [service, operation, profile, state] = ["service", "operation", "profile", "state"].map(|member| cell(row, member));
+        let mark = match state.as_str() {
             "done" => "✓",
             "failed" | "dead" => "✗",
             "unknown" => "?",
             _ => "…",
         };
-        let when = row.created_at.get(11..19).unwrap_or_default();
-        format!("{mark} {when}  {:<24} {:<14} {:<12} {:<8} {}", row.service, row.operation, row.profile, row.state, row.message())
+        let when = cell(row, "created_at").get(11..19).unwrap_or_default().to_owned();
+        format!("{mark} {when}  {service:<24} {operation:<14} {profile:<12} {state:<8} {}", message(row))
     });
     Ok(std::iter::once(format!("{counts}\n")).chain(lines).collect::<Vec<_>>().join("\n"))
 }

@@ -191,7 +191,6 @@ fn journal_options(config: &Config) -> operations::Options {
             settle_for: seconds(journal.settle_for_s),
             first_pause: Duration::from_millis(journal.first_pause_ms.into()),
             quiet: Duration::from_millis(journal.quiet_ms.into()),
-            ..operations::Rules::default()
         },
         at_once: journal.at_once.into(),
         at_once_per_profile: journal.at_once_per_profile.into(),

@@ -3,7 +3,7 @@
 //! At least once: what is told here is told again if the answer is lost. A panel's own API then runs its module, whose question joins
 //! the change that has ended and changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,17 +19,19 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{State, view};
 use crate::egress::{Egress, EgressError, EgressOptions, EgressPolicy, PolicyError};
 use crate::resolve::SystemResolver;
-use crate::store::{Managed, Operation, Untold};
+use crate::store::{Managed, Operation, Teller, Untold};
 
 /// How late an end may be noticed.
 const TICK: Duration = Duration::from_millis(500);
-/// Told in one go; each takes at most [`TIMEOUT`].
-const AT_ONCE: u32 = 8;
+/// Told at the same time, and of it to one panel: one that does not answer holds up no other.
+const AT_ONCE: usize = 16;
+const AT_ONCE_PER_PANEL: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than telling takes: then another host tells.
 const HOLD: SignedDuration = SignedDuration::from_mins(5);
@@ -76,6 +78,9 @@ impl Callbacks {
 }
 
 pub(super) async fn run(state: Arc<State>, callbacks: Callbacks, mut stopped: watch::Receiver<bool>) {
+    let callbacks = Arc::new(callbacks);
+    // Who tells which panel; a task that panicked is gone from it as well.
+    let (mut telling, mut panels) = (JoinSet::new(), HashMap::<Id, String>::new());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -83,16 +88,29 @@ pub(super) async fn run(state: Arc<State>, callbacks: Callbacks, mut stopped: wa
             _ = tick.tick() => {}
             _ = stopped.wait_for(|stopped| *stopped) => break,
         }
-        let now = state.clock.now();
-        match state.store.transact(move |books| books.claim_untold(now, now + HOLD, AT_ONCE)).await {
-            Ok(untold) => {
-                for untold in untold {
-                    tell(&state, &callbacks, untold).await;
-                }
-            }
-            Err(error) => tracing::error!(%error, "panels could not be told of what has ended"),
+        while let Some(ended) = telling.try_join_next_with_id() {
+            panels.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
+        }
+        for untold in claim(&state, panels.values()).await {
+            let (state, callbacks, panel) = (Arc::clone(&state), Arc::clone(&callbacks), untold.panel.clone());
+            let task = telling.spawn(async move { tell(&state, &callbacks, untold).await });
+            panels.insert(task.id(), panel);
         }
     }
+}
+
+/// What is to be told next, beside what is being told to these panels.
+async fn claim(state: &State, busy: impl ExactSizeIterator<Item = &String>) -> Vec<Untold> {
+    let free = AT_ONCE_PER_PANEL.min(AT_ONCE.saturating_sub(busy.len()));
+    let mut counts = HashMap::<&String, usize>::new();
+    busy.for_each(|panel| *counts.entry(panel).or_default() += 1);
+    let full = counts.into_iter().filter(|(_, count)| *count >= AT_ONCE_PER_PANEL);
+    let (now, not_to) = (state.clock.now(), full.map(|(panel, _)| panel.clone()).collect());
+    let by = Teller { now, again: now + HOLD, not_to, limit: u32::try_from(free).unwrap_or(0) };
+    state.store.transact(move |books| books.claim_untold(&by)).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "panels could not be told of what has ended");
+        Vec::new()
+    })
 }
 
 async fn tell(state: &State, callbacks: &Callbacks, untold: Untold) {

@@ -12,7 +12,7 @@ mod envelope;
 mod questions;
 mod routes;
 mod upmind;
-mod view;
+pub(crate) mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};

@@ -7,7 +7,7 @@ use crate::plugin::words::to_json;
 use crate::store::{Managed, Operation, OperationAttempt};
 
 /// An operation of a service.
-pub(super) fn operation(operation: &Operation, key: &str) -> Value {
+pub(crate) fn operation(operation: &Operation, key: &str) -> Value {
     json!({
         "id": operation.ulid,
         "service": key,
@@ -25,7 +25,7 @@ pub(super) fn operation(operation: &Operation, key: &str) -> Value {
 }
 
 /// An operation with its attempts, the newest first.
-pub(super) fn with_history(row: &Operation, key: &str, attempts: &[OperationAttempt]) -> Value {
+pub(crate) fn with_history(row: &Operation, key: &str, attempts: &[OperationAttempt]) -> Value {
     let mut value = operation(row, key);
     let history: Vec<Value> = attempts
         .iter()

@@ -38,7 +38,7 @@ struct Work {
 pub(super) async fn make(shared: &Shared, operation: Operation) {
     let span = tracing::info_span!("operation", id = operation.ulid, kind = operation.kind, attempt = operation.attempts);
     let attempt = async {
-        let work = match load(shared, operation).await {
+        let work = match load(shared, operation) {
             Ok(work) => work,
             Err(error) => {
                 tracing::error!(%error, "an operation cannot be read; it is tried again when its hold is over");
@@ -46,6 +46,7 @@ pub(super) async fn make(shared: &Shared, operation: Operation) {
             }
         };
         let caller = shared.profiles.get(&work.operation.profile);
+        shared.breakers.trying(&work.operation.profile);
         let began = Instant::now();
         let (work, heard) = hear(shared, caller.as_ref(), work).await;
         note_heard(shared, &work.operation.profile, &heard);
@@ -59,14 +60,13 @@ pub(super) async fn make(shared: &Shared, operation: Operation) {
     tracing::Instrument::instrument(attempt, span).await;
 }
 
-async fn load(shared: &Shared, operation: Operation) -> anyhow::Result<Work> {
+fn load(shared: &Shared, operation: Operation) -> anyhow::Result<Work> {
     let change = serde_json::from_str(&operation.change)?;
     let settle_for = shared.options.rules.settle_for;
     let age = operation.sent_at.map(|sent_at| shared.clock.now().duration_since(sent_at));
     let is_last = operation.doubts > 0 && age.is_some_and(|age| age >= settle_for);
-    let wanted = operation.clone();
-    let found = shared.store.transact(move |books| Ok((books.managed_row(wanted.service)?, books.operation_password(&wanted)?)));
-    let (service, password) = found.await?;
+    let found = shared.store.read(|books| Ok((books.managed_row(operation.service)?, books.operation_password(&operation)?)));
+    let (service, password) = found?;
     let service = service.ok_or_else(|| anyhow::anyhow!("its service is not in the journal"))?;
     Ok(Work { operation, change, service, password, is_last, has_sent: false })
 }

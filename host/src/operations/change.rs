@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hmac::{Hmac, KeyInit, Mac};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::problems;
 use crate::plugin::contract::{PowerAction, Problem, ProblemKind};
+
+pub(super) type HmacSha256 = Hmac<Sha256>;
 
 /// What a panel may ask for a service. The password that comes with some is kept apart, since this is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -144,13 +147,14 @@ impl Change {
         matches!(self, Self::ResetPassword | Self::ChangePackage { .. } | Self::Power { .. })
     }
 
-    /// SHA-256 over the whole request: two that differ in anything differ in this.
-    pub(super) fn sha256(&self, password: Option<&SecretString>) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(serde_json::to_vec(self).unwrap_or_default());
-        hash.update([u8::from(password.is_some())]);
-        hash.update(password.map(|password| password.expose_secret().as_bytes()).unwrap_or_default());
-        hash.finalize().into()
+    /// A MAC over the whole request: of two that differ in anything it differs. Keyed, since a password can be guessed.
+    pub(super) fn mac(&self, password: Option<&SecretString>, key: &[u8; 32]) -> Result<HmacSha256, serde_json::Error> {
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        let mut mac = HmacSha256::new_from_slice(key).expect("any key will do");
+        mac.update(&serde_json::to_vec(self)?);
+        mac.update(&[u8::from(password.is_some())]);
+        mac.update(password.map(|password| password.expose_secret().as_bytes()).unwrap_or_default());
+        Ok(mac)
     }
 
     /// The request in one spelling: texts trimmed, empty ones absent, a domain in small letters, a due date as a time. What the API
@@ -293,11 +297,18 @@ mod tests {
         let (stop, start) = (Change::Power { action: Power::Stop }, Change::Power { action: Power::Start });
         assert_eq!(stop.sameness(1, Some("a")), start.sameness(1, Some("a")));
         assert_ne!(stop.sameness(1, Some("a")), stop.sameness(1, Some("b")));
-        assert_ne!(stop.sha256(None), start.sha256(None));
+        let mac = |change: &Change, password: Option<&str>| {
+            let mac = change.mac(password.map(SecretString::from).as_ref(), &[7; 32]).unwrap();
+            mac.finalize().into_bytes()
+        };
+        assert_eq!(mac(&stop, None), mac(&stop, None));
+        assert_ne!(mac(&stop, None), mac(&start, None));
         assert_eq!(Change::Terminate.sameness(1, Some("a")), Change::Terminate.sameness(1, None));
         assert_ne!(Change::Terminate.sameness(1, None), Change::Terminate.sameness(2, None));
         let reset = Change::ResetPassword;
-        assert_ne!(reset.sha256(Some(&"a".into())), reset.sha256(Some(&"b".into())));
-        assert_ne!(reset.sha256(Some(&"".into())), reset.sha256(None));
+        assert_ne!(mac(&reset, Some("a")), mac(&reset, Some("b")));
+        assert_ne!(mac(&reset, Some("")), mac(&reset, None));
+        let other_key = reset.mac(Some(&"a".into()), &[8; 32]).unwrap();
+        assert!(other_key.verify_slice(&mac(&reset, Some("a"))).is_err());
     }
 }

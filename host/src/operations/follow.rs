@@ -16,8 +16,6 @@ pub struct Rules {
     pub retry_for: SignedDuration,
     /// How long a lost answer is settled before a person is asked. Providers keep idempotency keys for 24 hours.
     pub settle_for: SignedDuration,
-    /// How long the provider may take over a change it took on.
-    pub follow_for: SignedDuration,
     /// The first pause between attempts; each further one is up to twice as long.
     pub first_pause: Duration,
     /// The shortest pause before a provider without idempotency is asked what became of a lost answer: the request may still be
@@ -25,18 +23,8 @@ pub struct Rules {
     pub quiet: Duration,
 }
 
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            retry_for: SignedDuration::from_mins(15),
-            settle_for: SignedDuration::from_hours(24),
-            follow_for: SignedDuration::from_hours(7 * 24),
-            first_pause: Duration::from_millis(500),
-            quiet: Duration::from_secs(10),
-        }
-    }
-}
-
+/// How long the provider may take over a change it took on, and how long one is tried again of which it says that it is a matter of time.
+const FOLLOW_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// No pause between attempts is longer.
 const PAUSE_MAX: Duration = Duration::from_mins(5);
 
@@ -108,7 +96,7 @@ impl Case<'_> {
     /// The provider took the change on: from here on its status is asked.
     fn pending(&self, service: Option<Service>, problem: Option<Problem>) -> Verdict {
         let since = self.operation.accepted_at.unwrap_or(self.now);
-        if self.now.duration_since(since) >= self.rules.follow_for {
+        if self.now.duration_since(since) >= FOLLOW_FOR {
             let message = "the provider took this on and never brought it to an end";
             return Verdict { service, is_accepted: true, ..self.dead(problem.unwrap_or_else(|| unknown(message))) };
         }
@@ -164,7 +152,7 @@ impl Case<'_> {
     /// The status of what the provider took on could not be asked: nothing is lost by asking later.
     fn unread(&self, told: Problem) -> Verdict {
         let since = self.operation.accepted_at.unwrap_or(self.now);
-        if self.now.duration_since(since) >= self.rules.follow_for {
+        if self.now.duration_since(since) >= FOLLOW_FOR {
             return Verdict { is_accepted: true, ..self.dead(Problem { effect: Effect::Unknown, ..told }) };
         }
         let pause = self.pause(told.retry).max(self.spread(poll_pause(self.now.duration_since(since))));
@@ -226,7 +214,7 @@ impl Case<'_> {
         let age = self.now.duration_since(self.operation.created_at);
         // The provider itself says that it is a matter of time.
         let is_patient = matches!(told.kind, ProblemKind::WrongState | ProblemKind::Refused | ProblemKind::PaymentRequired);
-        age < if is_patient { self.rules.follow_for } else { self.rules.retry_for }
+        age < if is_patient { FOLLOW_FOR } else { self.rules.retry_for }
     }
 
     fn pause(&self, retry: Retry) -> Duration {

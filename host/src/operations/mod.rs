@@ -32,7 +32,7 @@ pub use self::problems::state_word;
 pub use self::profiles::Profiles;
 use self::profiles::{capability, is_idempotent};
 pub use self::reconcile::FreshError;
-use self::record::{Asked, Recorded};
+use self::record::Asked;
 use self::runner::UnderWay;
 use crate::clock::Clock;
 use crate::plugin::contract::{Event, Problem, ProblemKind, Property};
@@ -52,18 +52,6 @@ pub struct Options {
     pub deadline_ms: u32,
     /// How often each service is compared with its provider.
     pub check_every: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            rules: Rules::default(),
-            at_once: 64,
-            at_once_per_profile: 48,
-            deadline_ms: 60_000,
-            check_every: Duration::from_hours(6),
-        }
-    }
 }
 
 /// Events told in one request of a provider; more are dropped.
@@ -163,6 +151,15 @@ pub struct Request {
     pub request_id: String,
 }
 
+/// What is known of a change before the journal is asked.
+#[derive(Default)]
+struct Admitted {
+    /// It charges at a provider without idempotency.
+    is_alone: bool,
+    /// While a provider is left alone, a new change is refused rather than made to wait: its panel hears at once that nothing was sent.
+    left_alone: Option<Problem>,
+}
+
 /// Why a request came to nothing.
 #[derive(Debug)]
 pub enum AskError {
@@ -219,11 +216,9 @@ impl Operations {
         }
         let made_with = known.filter(|service| service.is_live || !change.begins()).map(|service| service.profile);
         let named = profile.clone().or(made_with);
-        let is_alone = match &named {
-            Some(name) => self.is_alone(panel, name, &change).map_err(AskError::Refused)?,
-            // The journal says what is missing.
-            None => false,
-        };
+        // Without a profile the journal says what is missing.
+        let admitted = named.as_deref().map(|name| self.admit(panel, name, &change)).transpose();
+        let Admitted { is_alone, left_alone } = admitted.map_err(AskError::Refused)?.unwrap_or_default();
         let asked = Asked {
             panel: panel.id,
             key,
@@ -234,21 +229,16 @@ impl Operations {
             request_id: asked_by,
             ulid: request_id(&*shared.clock),
             is_alone,
+            left_alone,
             now: shared.clock.now(),
         };
-        match shared.store.transact(move |books| record::record(books, &asked)).await? {
-            Recorded::Refused(problem) => Err(AskError::Refused(problem)),
-            Recorded::Operation { operation, is_new } => {
-                self.refuse_if_left_alone(&operation, is_new).await?;
-                shared.wake.notify_one();
-                Ok(*operation)
-            }
-        }
+        let recorded = shared.store.transact(move |books| record::record(books, &asked)).await?;
+        shared.wake.notify_one();
+        recorded.map_err(AskError::Refused)
     }
 
-    /// What can be told without the journal: whether the profile is there, may be used, and its provider can do this. Then, whether
-    /// the change has to be alone in its profile.
-    fn is_alone(&self, panel: &Panel, profile: &str, change: &Change) -> Result<bool, Problem> {
+    /// What can be told without the journal: whether the profile is there, may be used, and its provider can do this.
+    fn admit(&self, panel: &Panel, profile: &str, change: &Change) -> Result<Admitted, Problem> {
         let named = |problem: Problem| Problem { field: Some("profile".to_owned()), ..problem };
         if !panel.may_use(profile) {
             return Err(problem(ProblemKind::Forbidden, "this token may not use this profile"));
@@ -261,22 +251,12 @@ impl Operations {
             let message = format!("{} has no operation {asked_for}", info.name);
             return Err(problem(ProblemKind::Unsupported, message));
         };
-        Ok(capability.charges && !is_idempotent(info))
-    }
-
-    /// While a provider is left alone, a new change is refused rather than made to wait: its panel hears at once that nothing was sent.
-    async fn refuse_if_left_alone(&self, operation: &Operation, is_new: bool) -> Result<(), AskError> {
-        let shared = &self.0;
-        if !is_new || operation.state.is_ended() {
-            return Ok(());
-        }
-        let Some(left) = shared.breakers.open_for(&operation.profile, Instant::now()) else { return Ok(()) };
-        let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let told =
-            problems::later(ProblemKind::Unreachable, "the provider does not answer: it is left alone for a while", milliseconds);
-        let (id, now, reason) = (operation.ulid.clone(), shared.clock.now(), told.clone());
-        let refused = shared.store.transact(move |books| record::end_unsent(books, &id, &reason, now)).await?;
-        if refused { Err(AskError::Refused(told)) } else { Ok(()) }
+        let left = self.0.breakers.open_for(profile, Instant::now());
+        let left_alone = left.map(|left| {
+            let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            problems::later(ProblemKind::Unreachable, "the provider does not answer: it is left alone for a while", milliseconds)
+        });
+        Ok(Admitted { is_alone: capability.charges && !is_idempotent(info), left_alone })
     }
 
     /// Waits until an operation has ended, needs a person, or the time is over; then as it stands.

@@ -4,7 +4,7 @@
 //! that is suspended or gone there may be so for a reason that only people know.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use provisor_providers::books::Fault;
@@ -46,7 +46,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>)
 }
 
 async fn check(shared: &Shared, service: Managed) {
-    let Some(caller) = shared.profiles.get(&service.profile) else { return };
+    // Who does not answer is not waited for: others' turn comes first.
+    let is_left_alone = shared.breakers.open_for(&service.profile, Instant::now()).is_some();
+    let Some(caller) = shared.profiles.get(&service.profile).filter(|_| !is_left_alone) else { return };
     match fresh(shared, &caller, service.id).await {
         Ok(Some(Managed { key, profile, drift: Some((kind, since)), .. })) => {
             tracing::warn!(service = key, profile, kind, %since, "the provider's view of a service differs from the panel's wish");

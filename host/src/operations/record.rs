@@ -1,14 +1,16 @@
 //! What becomes of a request: the same change as one before, a new one, or none. Decided in one transaction, before anything is sent.
 
+use hmac::Mac;
 use jiff::Timestamp;
 use provisor_providers::books::Fault;
 use secrecy::SecretString;
 
 use super::Intervention;
-use super::change::Change;
+use super::change::{Change, HmacSha256};
 use super::problems::{later, problem};
 use crate::plugin::contract::{Problem, ProblemKind};
 use crate::store::{Managed, Operation, OperationState, Transaction};
+use crate::vault::Vault;
 
 /// Changes of one service that are not ended, at most: beyond, something is wrong at the caller's end.
 const OPEN_MAX: usize = 32;
@@ -28,29 +30,35 @@ pub(super) struct Asked {
     pub(super) ulid: String,
     /// Whether a change of this kind with this profile must be alone.
     pub(super) is_alone: bool,
+    /// Why nothing new is taken on, while the provider is left alone.
+    pub(super) left_alone: Option<Problem>,
     pub(super) now: Timestamp,
 }
 
-/// What became of it.
-#[derive(Debug)]
-pub(super) enum Recorded {
-    /// It is, or was, this change.
-    Operation { operation: Box<Operation>, is_new: bool },
-    /// Nothing was written, nothing will be sent.
-    Refused(Problem),
-}
-
-/// What a decision comes to before it is written.
+/// What a request comes to before anything is written.
 enum Decision {
-    Join(Operation),
+    Join(Box<Operation>),
     Refuse(Problem),
-    /// A new operation of the service as it is now to be written.
-    New(Managed),
-    /// There is nothing at the provider to change: it ends as it begins.
-    NothingToDo(Managed),
+    New(Box<New>),
 }
 
-pub(super) fn record(books: &mut Transaction<'_>, asked: &Asked) -> Result<Recorded, Fault> {
+/// A new operation, and what is written with it.
+struct New {
+    service: Managed,
+    /// Earlier ones, not begun, whose place it takes.
+    replaced: Vec<Operation>,
+    /// Whether something may stand at the provider from before.
+    is_doubtful: bool,
+    /// There is nothing at the provider to change: it ends as it begins.
+    is_done: bool,
+}
+
+fn new(service: Managed) -> New {
+    New { service, replaced: Vec::new(), is_doubtful: false, is_done: false }
+}
+
+/// The operation that a request is, or was; or why there is none, and then nothing was written.
+pub(super) fn record(books: &mut Transaction<'_>, asked: &Asked) -> Result<Result<Operation, Problem>, Fault> {
     books.claim_journal();
     let known = books.managed(asked.panel, &asked.key)?;
     let decision = match known {
@@ -60,22 +68,20 @@ pub(super) fn record(books: &mut Transaction<'_>, asked: &Asked) -> Result<Recor
         Some(service) => go_on(books, asked, service)?,
     };
     match decision {
-        Decision::Refuse(problem) => Ok(Recorded::Refused(problem)),
-        Decision::Join(operation) => join(books, operation, asked.now),
-        Decision::New(service) => write(books, asked, service, OperationState::Recorded),
-        Decision::NothingToDo(service) => write(books, asked, service, OperationState::Done),
+        Decision::Refuse(problem) => Ok(Err(problem)),
+        // A repeat of what could not be settled has it asked about once more: asking harms nothing.
+        Decision::Join(operation) if operation.state == OperationState::Dead => revive(books, *operation, asked.now).map(Ok),
+        Decision::Join(operation) => Ok(Ok(*operation)),
+        Decision::New(new) => match &asked.left_alone {
+            Some(why) if !new.is_done => Ok(Err(why.clone())),
+            _ => write(books, asked, *new).map(Ok),
+        },
     }
 }
 
 /// For a key that the journal does not know.
 pub(super) fn unknown_service(key: &str) -> Problem {
     problem(ProblemKind::NotFound, format!("the journal knows no service `{key}`: nothing was sent"))
-}
-
-/// A repeat of what could not be settled has it asked about once more: asking harms nothing.
-fn join(books: &mut Transaction<'_>, operation: Operation, now: Timestamp) -> Result<Recorded, Fault> {
-    let operation = if operation.state == OperationState::Dead { revive(books, operation, now)? } else { operation };
-    Ok(Recorded::Operation { operation: Box::new(operation), is_new: false })
 }
 
 /// Takes an operation out of the dead letters.
@@ -85,28 +91,35 @@ pub(super) fn revive(books: &mut Transaction<'_>, operation: Operation, now: Tim
     Ok(revived)
 }
 
-fn write(books: &mut Transaction<'_>, asked: &Asked, service: Managed, state: OperationState) -> Result<Recorded, Fault> {
-    let wanted = asked.change.wish().unwrap_or(&service.wanted).to_owned();
-    let service = Managed { wanted, updated_at: asked.now, ..service };
-    let service_row = if service.id == 0 { books.add_managed(&service)? } else { service.id };
-    if service.id != 0 {
+fn write(books: &mut Transaction<'_>, asked: &Asked, new: New) -> Result<Operation, Fault> {
+    for operation in new.replaced {
+        let message = format!("replaced by a later request ({}) before anything was sent", asked.change.kind());
+        books.save_operation(&failed(operation, &problem(ProblemKind::Refused, message), asked.now)?)?;
+    }
+    let wanted = asked.change.wish().unwrap_or(&new.service.wanted).to_owned();
+    let mut service = Managed { wanted, updated_at: asked.now, ..new.service };
+    if service.id == 0 {
+        service.id = books.add_managed(&service)?;
+    } else {
         books.save_managed(&service)?;
     }
-    let left_partial = asked.change.begins() && service.is_live && service.remote_id.is_some() && service.state == "failed";
-    let new = Operation {
+    let sealed = || Fault("the master key of this book is missing".to_owned());
+    let version = books.vault.newest();
+    let mac = mac(books.vault, asked, version)?.ok_or_else(sealed)?.finalize().into_bytes();
+    let recorded = Operation {
         id: 0,
         ulid: asked.ulid.clone(),
-        service: service_row,
+        service: service.id,
         generation: service.generation,
         kind: asked.change.kind().to_owned(),
         sameness: asked.change.sameness(service.generation, asked.idempotency_key.as_deref()),
-        profile: service.profile.clone(),
+        profile: service.profile,
         change: serde_json::to_string(&asked.change).map_err(|error| Fault(error.to_string()))?,
-        change_sha256: asked.change.sha256(asked.password.as_ref()),
+        change_mac: [&version.to_be_bytes()[..], &mac].concat(),
         is_alone: asked.is_alone,
         state: OperationState::Recorded,
         attempts: 0,
-        doubts: u32::from(left_partial),
+        doubts: u32::from(new.is_doubtful),
         is_accepted: false,
         notes: Vec::new(),
         fence: 0,
@@ -119,12 +132,23 @@ fn write(books: &mut Transaction<'_>, asked: &Asked, service: Managed, state: Op
         created_at: asked.now,
         ended_at: None,
     };
-    let mut operation = books.add_operation(&new, asked.password.as_ref())?;
-    if state.is_ended() || operation.doubts > 0 {
-        operation = if state.is_ended() { ended(operation, state, asked.now) } else { operation };
-        books.save_operation(&operation)?;
-    }
-    Ok(Recorded::Operation { operation: Box::new(operation), is_new: true })
+    let recorded = if new.is_done { ended(recorded, OperationState::Done, asked.now) } else { recorded };
+    let password = asked.password.as_ref().filter(|_| !new.is_done);
+    books.add_operation(&recorded, password)
+}
+
+/// A MAC over a request; none without the key.
+fn mac(vault: &Vault, asked: &Asked, version: u32) -> Result<Option<HmacSha256>, Fault> {
+    let key = vault.derived_key_of(version, "requests of panels");
+    let mac = key.map(|key| asked.change.mac(asked.password.as_ref(), &key)).transpose();
+    mac.map_err(|error| Fault(error.to_string()))
+}
+
+/// Whether an operation was asked for in the same words. Under a key that is gone nobody can tell: then it was not.
+fn is_same_request(vault: &Vault, asked: &Asked, operation: &Operation) -> Result<bool, Fault> {
+    let Some((version, told)) = operation.change_mac.split_first_chunk() else { return Ok(false) };
+    let mac = mac(vault, asked, u32::from_be_bytes(*version))?;
+    Ok(mac.is_some_and(|mac| mac.verify_slice(told).is_ok()))
 }
 
 pub(super) fn ended(operation: Operation, state: OperationState, now: Timestamp) -> Operation {
@@ -156,7 +180,7 @@ fn begin(books: &mut Transaction<'_>, asked: &Asked, before: Option<Managed>) ->
         Some(service) if service.state == "terminated" => service.generation + 1,
         Some(service) => service.generation,
     };
-    Ok(Decision::New(Managed {
+    Ok(Decision::New(Box::new(new(Managed {
         id,
         panel: asked.panel,
         key: asked.key.clone(),
@@ -177,7 +201,7 @@ fn begin(books: &mut Transaction<'_>, asked: &Asked, before: Option<Managed>) ->
         checked_at: None,
         created_at: before.map_or(asked.now, |service| service.created_at),
         updated_at: asked.now,
-    }))
+    }))))
 }
 
 /// A remote id, or a domain within a profile, belongs to one live key.
@@ -213,7 +237,7 @@ fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> 
         return Ok(in_the_way(terminate));
     }
     if let Some(under_way) = open.iter().find(|operation| operation.kind == kind) {
-        return Ok(Decision::Join(under_way.clone()));
+        return Ok(Decision::Join(Box::new(under_way.clone())));
     }
     if let Some(other) = open.first() {
         return Ok(in_the_way(other));
@@ -226,7 +250,10 @@ fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> 
     }
     match service.state.as_str() {
         // What a failure left behind: this tries again, knowing that something may be there.
-        "failed" => Ok(Decision::New(Managed { state: "pending".to_owned(), wanted: "active".to_owned(), ..service })),
+        "failed" => {
+            let service = Managed { state: "pending".to_owned(), ..service };
+            Ok(Decision::New(Box::new(New { is_doubtful: true, ..new(service) })))
+        }
         "missing" => Ok(wrong_state("the provider does not know this service any more: terminate it, then create it anew")),
         _ => {
             let generation = service.generation;
@@ -234,7 +261,7 @@ fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> 
                 if let Some(operation) = books.same_operation(service.id, &format!("{generation}/{begun}"))?
                     && operation.state == OperationState::Done
                 {
-                    return Ok(Decision::Join(operation));
+                    return Ok(Decision::Join(Box::new(operation)));
                 }
             }
             Ok(wrong_state("this service is there already"))
@@ -262,7 +289,7 @@ fn go_on(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Result
         let other = Problem { field: Some("profile".to_owned()), ..problem(ProblemKind::Invalid, message) };
         return Ok(Decision::Refuse(other));
     }
-    let mut open = books.open_operations(service.id)?;
+    let open = books.open_operations(service.id)?;
     if let Some(decision) = same_change(books, asked, &service, &open)? {
         return Ok(decision);
     }
@@ -272,20 +299,20 @@ fn go_on(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Result
     if let Some(terminate) = open.iter().find(|operation| operation.kind == "terminate") {
         return Ok(in_the_way(terminate));
     }
-    let mut service = service;
-    if asked.change.wish().is_some() {
-        replace(books, asked, &mut open, &mut service)?;
-    }
-    if !service.is_live {
-        let is_end = asked.change == Change::Terminate;
-        let gone = Managed { state: "terminated".to_owned(), ..service };
-        return Ok(if is_end { Decision::NothingToDo(gone) } else { wrong_state("this service has ended, or never came to be") });
+    let (replaced, open) = replaced(asked, open);
+    let has_not_begun = replaced.iter().any(|operation| matches!(operation.kind.as_str(), "create" | "adopt"));
+    if !service.is_live || has_not_begun {
+        if asked.change != Change::Terminate {
+            return Ok(wrong_state("this service has ended, or never came to be"));
+        }
+        let service = Managed { state: "terminated".to_owned(), is_live: false, ..service };
+        return Ok(Decision::New(Box::new(New { replaced, is_done: true, ..new(service) })));
     }
     if open.len() >= OPEN_MAX {
         let message = format!("{OPEN_MAX} changes of this service are waiting already");
         return Ok(Decision::Refuse(later(ProblemKind::RateLimited, message, 30_000)));
     }
-    Ok(Decision::New(service))
+    Ok(Decision::New(Box::new(New { replaced, ..new(service) })))
 }
 
 /// Whether the request is one that the journal has already, and what follows.
@@ -301,46 +328,39 @@ fn same_change(
     if asked.change.wish().is_some()
         && let Some(last) = open.iter().rfind(is_wish)
     {
-        return Ok((last.kind == asked.change.kind()).then(|| Decision::Join(last.clone())));
+        return Ok((last.kind == asked.change.kind()).then(|| Decision::Join(Box::new(last.clone()))));
     }
     let sameness = asked.change.sameness(service.generation, asked.idempotency_key.as_deref());
     let Some(same) = books.same_operation(service.id, &sameness)? else { return Ok(None) };
     let is_open = same.ended_at.is_none();
-    let is_equal = same.change_sha256 == asked.change.sha256(asked.password.as_ref());
     if asked.change.is_repeatable() {
+        let is_equal = is_same_request(books.vault, asked, &same)?;
         return Ok(match (&asked.idempotency_key, is_open) {
             (Some(_), _) if !is_equal => Some(Decision::Refuse(Problem {
                 field: Some("idempotency-key".to_owned()),
                 ..problem(ProblemKind::Invalid, "this idempotency key stands for another request")
             })),
-            (Some(_), true) => Some(Decision::Join(same)),
-            (Some(_), false) if same.state == OperationState::Done => Some(Decision::Join(same)),
-            (None, true) if is_equal => Some(Decision::Join(same)),
+            (Some(_), true) => Some(Decision::Join(Box::new(same))),
+            (Some(_), false) if same.state == OperationState::Done => Some(Decision::Join(Box::new(same))),
+            (None, true) if is_equal => Some(Decision::Join(Box::new(same))),
             _ => None,
         });
     }
     if is_open {
-        return Ok(Some(Decision::Join(same)));
+        return Ok(Some(Decision::Join(Box::new(same))));
     }
     let is_still_so = asked.change.wish().is_none_or(|wish| service.wanted == wish && service.state == wish);
-    Ok((same.state == OperationState::Done && is_still_so).then_some(Decision::Join(same)))
+    Ok((same.state == OperationState::Done && is_still_so).then(|| Decision::Join(Box::new(same))))
 }
 
-/// The wish for a state takes the place of earlier ones that were not begun; the end takes that of everything.
-fn replace(books: &mut Transaction<'_>, asked: &Asked, open: &mut Vec<Operation>, service: &mut Managed) -> Result<(), Fault> {
-    let is_end = asked.change == Change::Terminate;
-    let is_replaced =
-        |operation: &Operation| operation.attempts == 0 && (is_end || matches!(operation.kind.as_str(), "suspend" | "unsuspend"));
-    let (replaced, left): (Vec<_>, Vec<_>) = open.drain(..).partition(is_replaced);
-    *open = left;
-    for operation in replaced {
-        if matches!(operation.kind.as_str(), "create" | "adopt") {
-            service.is_live = false;
-        }
-        let message = format!("replaced by a later request ({}) before anything was sent", asked.change.kind());
-        books.save_operation(&failed(operation, &problem(ProblemKind::Refused, message), asked.now)?)?;
-    }
-    Ok(())
+/// The wish for a state takes the place of earlier ones that were not begun; the end takes that of everything. What is replaced, and
+/// what is left.
+fn replaced(asked: &Asked, open: Vec<Operation>) -> (Vec<Operation>, Vec<Operation>) {
+    let (is_wish, is_end) = (asked.change.wish().is_some(), asked.change == Change::Terminate);
+    open.into_iter().partition(|operation| {
+        let is_state = matches!(operation.kind.as_str(), "suspend" | "unsuspend");
+        operation.attempts == 0 && (is_end || is_wish && is_state)
+    })
 }
 
 /// An operation that ends with a problem.
@@ -351,16 +371,6 @@ pub(super) fn failed(operation: Operation, problem: &Problem, now: Timestamp) ->
 /// A problem as it is kept.
 pub(super) fn problem_text(problem: &Problem) -> Result<String, Fault> {
     serde_json::to_string(problem).map_err(|error| Fault(error.to_string()))
-}
-
-/// Ends an operation of which nothing was sent; false if it was taken up since.
-pub(super) fn end_unsent(books: &mut Transaction<'_>, ulid: &str, why: &Problem, now: Timestamp) -> Result<bool, Fault> {
-    books.claim_journal();
-    let Some(operation) = books.operation(None, ulid)? else { return Ok(false) };
-    if operation.attempts > 0 || operation.ended_at.is_some() {
-        return Ok(false);
-    }
-    give_up(books, operation, why, now).map(|_| true)
 }
 
 /// Ends an operation as failed, and with one that was to begin a service that service.

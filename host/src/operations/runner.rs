@@ -1,7 +1,7 @@
 //! Works the journal off: takes what is due, a few of each profile at a time, and keeps others off what it holds.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Shared, attempt};
-use crate::store::Taker;
+use crate::store::{Operation, Taker};
 
 /// How late an operation may be noticed that another process recorded, or whose pause is over.
 const TICK: Duration = Duration::from_millis(200);
@@ -20,23 +20,41 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a stopping host waits for attempts under way. The journal knows of the rest.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How many attempts of each profile are under way here.
+/// The operations that are under way here, and their profiles.
 #[derive(Default)]
-pub(super) struct UnderWay(Mutex<HashMap<String, usize>>);
+pub(super) struct UnderWay(Mutex<HashMap<i64, String>>);
 
 impl UnderWay {
-    fn change(&self, profile: &str, change: impl FnOnce(&mut usize)) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(profile.to_owned()).or_default();
-        change(count);
-        if *count == 0 {
-            counts.remove(profile);
-        }
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn at_least(&self, most: usize) -> Vec<String> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().filter(|(_, count)| **count >= most).map(|(profile, _)| profile.clone()).collect()
+    /// Profiles of which no more are taken.
+    fn full(&self, most: usize) -> Vec<String> {
+        let mut counts = HashMap::<String, usize>::new();
+        for profile in self.lock().values() {
+            *counts.entry(profile.clone()).or_default() += 1;
+        }
+        counts.into_iter().filter(|(_, count)| *count >= most).map(|(profile, _)| profile).collect()
+    }
+}
+
+/// An operation is under way for as long as this is there: what has come to nothing is held no longer, so that it is taken again.
+struct Place {
+    shared: Arc<Shared>,
+    operation: i64,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, operation: &Operation) -> Self {
+        shared.under_way.lock().insert(operation.id, operation.profile.clone());
+        Self { shared: Arc::clone(shared), operation: operation.id }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.under_way.lock().remove(&self.operation);
     }
 }
 
@@ -85,7 +103,7 @@ async fn take_over(shared: &Shared) {
 async fn take(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, free: usize) {
     let now = shared.clock.now();
     let mut not_of = shared.breakers.open(Instant::now());
-    not_of.extend(shared.under_way.at_least(shared.options.at_once_per_profile));
+    not_of.extend(shared.under_way.full(shared.options.at_once_per_profile));
     let limit = u32::try_from(free.min(shared.options.at_once_per_profile)).unwrap_or(1);
     let by = Taker { holder: shared.holder.clone(), now, until: now + HOLD, not_of, limit };
     let taken = match shared.store.transact(move |books| books.take_operations(&by)).await {
@@ -96,20 +114,18 @@ async fn take(shared: &Arc<Shared>, attempts: &mut JoinSet<()>, free: usize) {
         }
     };
     for operation in taken {
-        let shared = Arc::clone(shared);
-        let profile = operation.profile.clone();
-        shared.under_way.change(&profile, |count| *count += 1);
-        shared.breakers.trying(&profile);
-        attempts.spawn(async move {
-            attempt::make(&shared, operation).await;
-            shared.under_way.change(&profile, |count| *count = count.saturating_sub(1));
-        });
+        let place = Place::take(shared, &operation);
+        attempts.spawn(async move { attempt::make(&place.shared, operation).await });
     }
 }
 
 async fn hold(shared: &Shared) {
+    let operations: Vec<i64> = shared.under_way.lock().keys().copied().collect();
+    if operations.is_empty() {
+        return;
+    }
     let (holder, until) = (shared.holder.clone(), shared.clock.now() + HOLD);
-    if let Err(error) = shared.store.transact(move |books| books.hold_operations(&holder, until)).await {
+    if let Err(error) = shared.store.transact(move |books| books.hold_operations(&holder, &operations, until)).await {
         tracing::warn!(%error, "what is under way here may be taken by another host");
     }
 }

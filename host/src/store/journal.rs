@@ -75,8 +75,8 @@ pub struct Operation {
     pub profile: String,
     /// The request as JSON, without its password.
     pub change: String,
-    /// SHA-256 over the whole request, its password included.
-    pub change_sha256: [u8; 32],
+    /// The version of a master key, and under a key derived from it a MAC over the whole request, its password included.
+    pub change_mac: Vec<u8>,
     /// It charges at a provider without idempotency: no other such change of the profile is under way meanwhile.
     pub is_alone: bool,
     /// How it stands.
@@ -150,6 +150,19 @@ pub(crate) struct Untold {
     pub(crate) attempts: u32,
 }
 
+/// Who tells panels of what has ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Teller {
+    /// Now.
+    pub(crate) now: Timestamp,
+    /// When somebody else may tell it.
+    pub(crate) again: Timestamp,
+    /// Panels that are told no more now.
+    pub(crate) not_to: Vec<String>,
+    /// How many at most.
+    pub(crate) limit: u32,
+}
+
 /// Who takes operations that are due.
 #[derive(Debug, Clone)]
 pub(crate) struct Taker {
@@ -165,7 +178,7 @@ pub(crate) struct Taker {
     pub(crate) limit: u32,
 }
 
-const COLUMNS: &str = "o.id, o.ulid, o.service_id, o.generation, o.kind, o.sameness, o.profile, o.change, o.change_sha256, o.is_alone, \
+const COLUMNS: &str = "o.id, o.ulid, o.service_id, o.generation, o.kind, o.sameness, o.profile, o.change, o.change_mac, o.is_alone, \
                        o.state, o.attempts, o.doubts, o.is_accepted, o.notes, o.fence, o.next_at, o.sent_at, o.accepted_at, o.problem, \
                        o.request_id, o.was_awaited, o.created_at, o.ended_at";
 
@@ -180,11 +193,10 @@ impl Transaction<'_> {
     pub(crate) fn add_operation(&mut self, new: &Operation, password: Option<&SecretString>) -> Result<Operation, Fault> {
         let sealed = password.map(|password| self.vault.seal(place(&new.ulid), password)).transpose();
         let sealed = sealed.map_err(|error| Fault(error.to_string()))?;
-        let notes = serde_json::json!(new.notes).to_string();
         let id = self.sql.insert(
-            "INSERT INTO operations (ulid, service_id, generation, kind, sameness, profile, change, change_sha256, sealed_password,
-               is_alone, state, attempts, doubts, is_accepted, notes, fence, next_at, request_id, was_awaited, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 0, $12, 0, $13, $14, 0, $15) RETURNING id",
+            "INSERT INTO operations (ulid, service_id, generation, kind, sameness, profile, change, change_mac, sealed_password,
+               is_alone, state, attempts, doubts, is_accepted, notes, fence, next_at, request_id, was_awaited, created_at, ended_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $12, 0, '[]', 0, $13, $14, 0, $15, $16) RETURNING id",
             &[
                 (&new.ulid).into(),
                 new.service.into(),
@@ -193,14 +205,15 @@ impl Transaction<'_> {
                 (&new.sameness).into(),
                 (&new.profile).into(),
                 (&new.change).into(),
-                new.change_sha256.as_slice().into(),
+                new.change_mac.as_slice().into(),
                 sealed.as_deref().into(),
                 i64::from(new.is_alone).into(),
                 new.state.as_str().into(),
-                (&notes).into(),
+                new.doubts.into(),
                 new.next_at.into(),
                 (&new.request_id).into(),
                 new.created_at.into(),
+                new.ended_at.into(),
             ],
         )?;
         Ok(Operation { id, ..new.clone() })
@@ -392,12 +405,16 @@ impl Transaction<'_> {
         )
     }
 
-    /// Keeps others off for longer.
-    pub(crate) fn hold_operations(&mut self, holder: &str, until: Timestamp) -> Result<usize, Fault> {
-        self.sql.execute(
-            "UPDATE operations SET held_until = $1, next_at = $1 WHERE holder = $2 AND state = 'running' AND held_until IS NOT NULL",
-            &[until.into(), holder.into()],
-        )
+    /// Keeps others off for longer from what this process is at.
+    pub(crate) fn hold_operations(&mut self, holder: &str, operations: &[i64], until: Timestamp) -> Result<usize, Fault> {
+        let mut values: Vec<Value<'_>> = vec![until.into(), holder.into()];
+        values.extend(operations.iter().map(|id| Value::Int(*id)));
+        let places: Vec<String> = (3..=values.len()).map(|place| format!("${place}")).collect();
+        let update = format!(
+            "UPDATE operations SET held_until = $1, next_at = $1 WHERE holder = $2 AND state = 'running' AND id IN ({})",
+            places.join(", ")
+        );
+        self.sql.execute(&update, &values)
     }
 
     /// Writes how an attempt ended.
@@ -435,20 +452,28 @@ impl Transaction<'_> {
             .collect()
     }
 
-    /// Takes ended operations of which a panel is to be told; they are due again at `again`.
-    pub(crate) fn claim_untold(&mut self, now: Timestamp, again: Timestamp, limit: u32) -> Result<Vec<Untold>, Fault> {
+    /// Takes ended operations of which a panel is to be told; they are due again later,
+    /// should this process not come to tell it.
+    pub(crate) fn claim_untold(&mut self, by: &Teller) -> Result<Vec<Untold>, Fault> {
         self.claim_journal();
+        let mut values: Vec<Value<'_>> = vec![by.now.into()];
+        values.extend(by.not_to.iter().map(Value::from));
+        let not_to: Vec<String> = (2..=values.len()).map(|place| format!(" AND p.name <> ${place}")).collect();
+        let not_to = not_to.concat();
+        values.push(by.limit.into());
         let query = format!(
             "SELECT {COLUMNS}, p.name, o.tell_attempts FROM operations o JOIN managed_services s ON s.id = o.service_id
-             JOIN panels p ON p.id = s.panel_id WHERE o.tell_at IS NOT NULL AND o.tell_at <= $1 ORDER BY o.tell_at, o.id LIMIT $2"
+             JOIN panels p ON p.id = s.panel_id
+             WHERE o.tell_at IS NOT NULL AND o.tell_at <= $1{not_to} ORDER BY o.tell_at, o.id LIMIT ${}",
+            values.len()
         );
-        let rows = self.sql.query(&query, &[now.into(), limit.into()])?;
+        let rows = self.sql.query(&query, &values)?;
         let mut untold = Vec::with_capacity(rows.len());
         for row in &rows {
             let operation = read(row)?;
             let service = self.managed_row(operation.service)?;
             let service = service.ok_or_else(|| Fault("an operation without a service".to_owned()))?;
-            self.sql.execute("UPDATE operations SET tell_at = $1 WHERE id = $2", &[again.into(), operation.id.into()])?;
+            self.sql.execute("UPDATE operations SET tell_at = $1 WHERE id = $2", &[by.again.into(), operation.id.into()])?;
             untold.push(Untold { operation, service, panel: row.text(24)?, attempts: row.number(25)? });
         }
         Ok(untold)
@@ -496,7 +521,7 @@ fn read(row: &Row) -> Result<Operation, Fault> {
         sameness: row.text(5)?,
         profile: row.text(6)?,
         change: row.text(7)?,
-        change_sha256: row.array(8)?,
+        change_mac: row.bytes(8)?,
         is_alone: row.int(9)? == 1,
         state: row.spelled(10, OperationState::parse)?,
         attempts: row.number(11)?,

@@ -46,7 +46,7 @@ pub use self::copy::{Copied, Progress, copy};
 pub use self::deliveries::{Attempt, Claim, Claimed, Delivery, DeliverySummary, Failing, Then};
 use self::job::Asked;
 pub use self::journal::{Operation, OperationAttempt, OperationFilter, OperationState};
-pub(crate) use self::journal::{Taker, Untold};
+pub(crate) use self::journal::{Taker, Teller, Untold};
 pub use self::keys::{KeyChange, KeySummary, NewKey};
 pub use self::mails::{MailSummary, QueuedMail, Sent};
 pub use self::managed::{Managed, ManagedFilter};

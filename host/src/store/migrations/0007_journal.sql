@@ -41,7 +41,8 @@ CREATE UNIQUE INDEX managed_services_domain ON managed_services (profile, domain
 CREATE INDEX managed_services_check ON managed_services (check_at) WHERE check_at IS NOT NULL;
 CREATE INDEX managed_services_drift ON managed_services (drift_since) WHERE drift IS NOT NULL;
 
--- One row per change that was asked for. sameness says which requests are the same change. doubts counts the attempts that may have
+-- One row per change that was asked for. sameness says which requests are the same change; change_mac covers the whole request, its
+-- password included, under a key of the vault, so that nobody can try passwords on the book. doubts counts the attempts that may have
 -- had an effect nobody saw; is_accepted that the provider took it on, so that its status is asked and nothing sent again. is_alone:
 -- nothing else of the profile that is_alone may be under way. Something is to be done at next_at; held_until keeps others off. A
 -- panel that was told "under way" (was_awaited) is told of the end at tell_at.
@@ -54,7 +55,7 @@ CREATE TABLE operations (
   sameness TEXT NOT NULL,
   profile TEXT NOT NULL,
   change TEXT NOT NULL,
-  change_sha256 {bytes} NOT NULL,
+  change_mac {bytes} NOT NULL,
   sealed_password {bytes},
   is_alone BIGINT NOT NULL,
   state TEXT NOT NULL,

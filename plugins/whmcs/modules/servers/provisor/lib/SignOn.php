@@ -25,7 +25,7 @@ final class SignOn
     private const TICKETS = 'provisor_tickets';
 
     /**
-     * The address of a login that is good once, for a minute, in this session. The gateway is asked now whether it would work.
+     * The address of a login that is good once, for a minute, and only to whoever is logged in here. The gateway is asked now whether it would work.
      *
      * @param array<mixed> $params
      * @throws Problem

@@ -12,7 +12,7 @@ require_once __DIR__ . '/Answers.php';
 
 (static function (): void {
     $plugin = dirname(__DIR__, 3) . '/plugins/fossbilling';
-    foreach (['Service', 'Api/Admin', 'Api/Client', 'Controller/Admin', 'Controller/Client'] as $name) {
+    foreach (['Service', 'Api/Admin', 'Api/Client', 'Controller/SecretPage', 'Controller/Admin', 'Controller/Client'] as $name) {
         require_once "$plugin/modules/Serviceprovisor/$name.php";
     }
     require_once "$plugin/library/Server/Manager/Provisor.php";

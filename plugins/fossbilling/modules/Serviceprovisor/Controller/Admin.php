@@ -4,40 +4,10 @@ declare(strict_types=1);
 
 namespace Box\Mod\Serviceprovisor\Controller;
 
-use Symfony\Component\HttpFoundation\Response;
-
-/** Pages of their own: the login at the provider, which posts a form as no link can, and the access data, which no cache may keep. */
-class Admin implements \FOSSBilling\InjectionAwareInterface
+class Admin extends SecretPage
 {
-    protected ?\Pimple\Container $di = null;
-
-    public function setDi(\Pimple\Container $di): void
+    protected function api(): string
     {
-        $this->di = $di;
-    }
-
-    public function getDi(): ?\Pimple\Container
-    {
-        return $this->di;
-    }
-
-    public function register(\Box_App &$app): void
-    {
-        $app->get('/serviceprovisor/:what/:id', 'get_page', ['what' => 'sign-on|access', 'id' => '[0-9]+'], static::class);
-    }
-
-    /**
-     * @param mixed $what
-     * @param mixed $id   of the order
-     */
-    public function get_page(\Box_App $app, $what, $id): Response
-    {
-        $api = $this->di === null ? null : $this->di['api_admin'];
-        if (!is_object($api)) {
-            throw new \LogicException('FOSSBilling gave the controller no API.');
-        }
-        /** @var string $page */
-        $page = $api->serviceprovisor_page(['order_id' => $id, 'what' => $what]);
-        return new Response($page, 200, ['Cache-Control' => 'no-store', 'Referrer-Policy' => 'no-referrer']);
+        return 'api_admin';
     }
 }

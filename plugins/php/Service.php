@@ -226,7 +226,7 @@ final class Service
             $rows[$name] = Read::text($access, $name);
         }
         $table = '';
-        foreach (array_filter($rows + Read::properties($access, 'properties'), 'strlen') as $name => $value) {
+        foreach (self::filled($rows + Read::properties($access, 'properties')) as $name => $value) {
             $table .= '<tr><th>' . self::html(self::label($name)) . '</th><td><code>' . self::html($value) . '</code></td></tr>';
         }
         return "<table>$table</table>";
@@ -340,9 +340,7 @@ final class Service
             $drift = Read::map($service, 'drift');
             $rows['Drift'] = trim(Read::text($drift, 'kind') . ' ' . Read::text($drift, 'since'));
         }
-        return array_filter($rows, static function (string $value): bool {
-            return $value !== '';
-        });
+        return self::filled($rows);
     }
 
     public static function newPassword(): string
@@ -398,6 +396,17 @@ final class Service
             }
         }
         return $texts;
+    }
+
+    /**
+     * @param array<string, string> $rows
+     * @return array<string, string>
+     */
+    private static function filled(array $rows): array
+    {
+        return array_filter($rows, static function (string $value): bool {
+            return $value !== '';
+        });
     }
 
     /** @param array<string, mixed> $from */

@@ -51,7 +51,7 @@ final class ConformanceTest extends Conformance
         $this->panel = $shop;
         foreach ([['access', $this->machine(), '<table><tr>'], ['sign-on', $this->firewall(), '<form method="post" action="https://login.example/enter">']] as [$action, $order, $html]) {
             $id = $this->created($order);
-            $shown = $shop->module($id)->tabClientService($shop->packages[$id], $shop->services[$id], [], ['provisor_action' => $action]);
+            $shown = $shop->module($id)->tabClientService($shop->package($id), $shop->services[$id], [], ['provisor_action' => $action]);
             self::assertStringContainsString($html, $shown);
         }
     }
@@ -64,9 +64,9 @@ final class ConformanceTest extends Conformance
         $id = $this->created($this->machine());
         $post = ['provisor_action' => 'reinstall', 'provisor_sure' => 'true'];
         foreach ([['0', $post, false], ['1', ['provisor_action' => 'reinstall'], false], ['1', $post, true]] as [$may, $sent, $isDone]) {
-            $shop->packages[$id]->meta->reinstall = $may;
+            $shop->settings[$id]['reinstall'] = $may;
             $module = $shop->module($id);
-            $module->tabClientService($shop->packages[$id], $shop->services[$id], [], $sent);
+            $module->tabClientService($shop->package($id), $shop->services[$id], [], $sent);
             self::assertSame($isDone, $module->Input->errors() === false);
         }
     }

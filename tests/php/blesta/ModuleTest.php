@@ -33,15 +33,15 @@ final class ModuleTest extends TestCase
     {
         $module = $this->shop->module($this->id);
         foreach (['false', ''] as $use) {
-            self::assertIsArray($module->addService($this->shop->packages[$this->id], ['use_module' => $use], null, null, 'active'));
-            self::assertNull($module->editService($this->shop->packages[$this->id], $this->shop->services[$this->id], ['use_module' => $use, 'provisor_password' => 'x']));
+            self::assertIsArray($module->addService($this->shop->package($this->id), ['use_module' => $use], null, null, 'active'));
+            self::assertNull($module->editService($this->shop->package($this->id), $this->shop->services[$this->id], ['use_module' => $use, 'provisor_password' => 'x']));
         }
         self::assertSame([false, ''], [$module->Input->errors(), $module->written]);
     }
 
     public function testPagesAppearWithoutTheGateway(): void
     {
-        $package = $this->shop->packages[$this->id];
+        $package = $this->shop->package($this->id);
         $module = $this->shop->module($this->id);
         $html = $module->tabClientService($package, $this->shop->services[$this->id]);
         self::assertStringNotContainsString('127.0.0.1', $html);

@@ -13,10 +13,10 @@ use stdClass;
 final class Shop implements Panel
 {
     public string $written = '';
-    /** @var array<string, stdClass> */
+    /** @var array<stdClass> */
     public array $services = [];
-    /** @var array<string, stdClass> */
-    public array $packages = [];
+    /** @var array<array<string, string>> the settings of each one's package */
+    public array $settings = [];
     private string $address = '';
     private string $token = '';
 
@@ -28,14 +28,13 @@ final class Shop implements Panel
     public function order(array $order): string
     {
         $id = (string) (count($this->services) + 1);
-        $meta = ['profile' => $order['profile'], 'plan' => $order['plan'], 'option_quantity' => '', 'test_wait' => (string) ($order['wait'] ?? 25)];
-        $this->packages[$id] = (object) ['id' => 1, 'module_row' => 1, 'module_group' => null, 'meta' => (object) $meta];
+        $this->settings[$id] = ['profile' => $order['profile'], 'plan' => $order['plan'], 'option_quantity' => '', 'test_wait' => (string) ($order['wait'] ?? 25)];
         \Loader::$clients[(int) $id] = (object) ['id' => (int) $id, 'email' => $order['email'] ?? ''];
         $vars = ['client_id' => $id, 'use_module' => 'false', 'provisor_key' => 'blesta-' . str_repeat('0', 32)] + array_filter(['domain' => $order['domain'] ?? '']);
         $this->services[$id] = (object) ['id' => (int) $id, 'client_id' => (int) $id, 'status' => 'pending', 'fields' => [], 'options' => []];
         $module = $this->module($id);
         // What markup and length the customer sent is refused before it is stored.
-        $stored = $module->addService($this->packages[$id], $vars, null, null, 'pending');
+        $stored = $module->addService($this->package($id), $vars, null, null, 'pending');
         $this->store($id, $stored ?? []);
         $this->services[$id]->vars = $stored === null ? $vars : [];
         return $id;
@@ -44,7 +43,7 @@ final class Shop implements Panel
     public function amend(string $id, array $order): void
     {
         if (isset($order['plan'])) {
-            $this->packages[$id]->meta->plan = $order['plan'];
+            $this->settings[$id]['plan'] = $order['plan'];
         }
     }
 
@@ -57,11 +56,11 @@ final class Shop implements Panel
     {
         $module = $this->module($id);
         $service = $this->services[$id];
-        $package = $this->packages[$id];
+        $package = $this->package($id);
         $null = null;
         switch ($operation) {
             case 'create':
-                $vars = ['use_module' => 'true', 'client_id' => $id] + $service->vars + $this->fields($id);
+                $vars = ['use_module' => 'true', 'client_id' => $id] + (array) $service->vars + $this->fields($id);
                 $meta = $module->addService($package, $vars, null, null, 'active');
                 if (($meta === null) !== is_array($module->Input->errors())) {
                     throw new \LogicException('fields to be stored, or errors');
@@ -97,18 +96,18 @@ final class Shop implements Panel
         return $this->result($id, $operation, $module);
     }
 
-    public function callAsCustomer(string $id, string $operation, array $with = []): ?Result
+    public function callAsCustomer(string $id, string $operation, array $with = []): Result
     {
         $module = $this->module($id);
         $post = ['provisor_action' => $operation, 'provisor_password' => $with['password'] ?? ''];
-        $html = $module->tabClientService($this->packages[$id], $this->services[$id], [], $post);
+        $html = $module->tabClientService($this->package($id), $this->services[$id], [], $post);
         $errors = $module->Input->errors();
         return new Result($errors === false, $errors === false ? '' : self::firstOf($errors) . $html);
     }
 
     public function offers(string $id): array
     {
-        $html = $this->module($id)->tabService($this->packages[$id], $this->services[$id]);
+        $html = $this->module($id)->tabService($this->package($id), $this->services[$id]);
         preg_match_all('/name="provisor_action" value="([a-z-]+)"/', $html, $found);
         return array_merge(['suspend', 'unsuspend', 'terminate', 'renew', 'change-package'], $found[1]);
     }
@@ -128,10 +127,15 @@ final class Shop implements Panel
         return $this->written . print_r(array_column($this->services, 'fields'), true);
     }
 
+    public function package(string $id): stdClass
+    {
+        return (object) ['id' => 1, 'module_row' => 1, 'module_group' => null, 'meta' => (object) $this->settings[$id]];
+    }
+
     public function module(string $id): \Provisor
     {
         $module = new \Provisor();
-        $wait = isset($this->packages[$id]) ? $this->packages[$id]->meta->test_wait : '25';
+        $wait = $this->settings[$id]['test_wait'] ?? '25';
         $meta = (object) ['address' => $this->address, 'token' => $this->token, 'wait' => $wait];
         $module->rows = [1 => (object) ['id' => 1, 'meta' => $meta]];
         return $module;
@@ -140,9 +144,10 @@ final class Shop implements Panel
     /** @return array<string, mixed> */
     public function fields(string $id): array
     {
-        return array_column(array_map(static function (stdClass $field): array {
-            return (array) $field;
-        }, $this->services[$id]->fields), 'value', 'key');
+        return Read::properties(['fields' => array_map(static function ($field): array {
+            $field = Read::named((array) $field);
+            return ['name' => $field['key'] ?? '', 'value' => $field['value'] ?? ''];
+        }, (array) $this->services[$id]->fields)], 'fields');
     }
 
     /** @param list<array{key: string, value: string, encrypted: int}> $meta */

@@ -110,6 +110,7 @@ final class Shop implements Panel
     public function plugin(bool $isStaff): \PluginProvisor
     {
         $plugin = new \PluginProvisor();
+        $plugin->user = new \CE_User();
         $plugin->user->isAdmin = $isStaff;
         return $plugin;
     }

@@ -15,7 +15,7 @@ final class Hosting implements Panel
     private Logger $logger;
     /** @var array<string, mixed> */
     private array $config = [];
-    /** @var array<string, array<string, mixed>> */
+    /** @var array<array<string, mixed>> */
     private array $accounts = [];
     private static int $domains = 0;
 

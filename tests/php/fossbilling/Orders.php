@@ -109,7 +109,7 @@ final class Orders implements Panel
         }
     }
 
-    public function callAsCustomer(string $id, string $operation, array $with = []): ?Result
+    public function callAsCustomer(string $id, string $operation, array $with = []): Result
     {
         try {
             if ($operation === 'change-password') {

@@ -24,7 +24,7 @@ use Provisor\Tests\Result;
  */
 final class Shop implements Panel
 {
-    /** @var array<string, Service> */
+    /** @var array<Service> */
     public array $services = [];
     /** @var array<string, bool> */
     private array $made = [];
@@ -45,7 +45,8 @@ final class Shop implements Panel
     {
         [$this->address, $this->token] = [$address, $token];
         foreach ($this->services as $service) {
-            $service->product->server->settings = ['address' => $address, 'token' => $token] + ($service->product->server->settings ?? []);
+            $server = $service->product->server ?? new Server();
+            $server->settings = ['address' => $address, 'token' => $token] + $server->settings;
         }
     }
 

@@ -280,6 +280,7 @@ final class Daemon
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start ' . self::binary());
         }
+        /** @var array{1: resource, 2: resource} $pipes */
         // What a command prints is far below what a pipe holds, so that one after the other is enough.
         $output = (string) stream_get_contents($pipes[1]);
         $error = (string) stream_get_contents($pipes[2]);
@@ -309,6 +310,7 @@ final class Daemon
             throw new RuntimeException('cannot start ' . self::binary());
         }
         $this->processes[$name] = $process;
+        /** @var array{1: resource} $pipes */
         stream_set_timeout($pipes[1], self::START_TIMEOUT_S);
         $line = (string) fgets($pipes[1]);
         if ($line === '') {

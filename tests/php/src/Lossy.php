@@ -31,6 +31,7 @@ final class Lossy
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start lossy.php');
         }
+        /** @var array{1: resource} $pipes */
         return new self('http://' . trim((string) fgets($pipes[1])), $control, $process);
     }
 

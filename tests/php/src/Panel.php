@@ -61,11 +61,7 @@ interface Panel
      */
     public function lacks(): array;
 
-    /**
-     * Whether the panel has the service as active, by its own rules for the plug-in's answers.
-     *
-     * @phpstan-impure
-     */
+    /** Whether the panel has the service as active, by its own rules for the plug-in's answers. */
     public function isActive(string $id): bool;
 
     /** Everything that the plug-in wrote where people or backups can find it: logs, records, mails. Passwords that the panel itself set are not its writing. */

@@ -65,13 +65,13 @@ final class VersionsTest extends TestCase
     /** @dataProvider panels */
     public function testEveryCallDoesTheSame(string $panel, string $version): void
     {
-        self::$daemon ??= Daemon::start();
+        $daemon = self::$daemon ??= Daemon::start();
         [$load, $class] = self::PANELS[$panel];
-        $arguments = [dirname(__DIR__) . "/$load", $class, self::$daemon->address(), self::$daemon->newToken("$panel-$version")];
+        $arguments = [dirname(__DIR__) . "/$load", $class, $daemon->address(), $daemon->newToken("$panel-$version")];
         $expected = self::here('scenario.php', $arguments);
         self::assertStringContainsString("machines create: done\n", $expected);
         self::assertStringContainsString("firewalls terminate: done\n", $expected);
-        $arguments[3] = self::$daemon->newToken("$panel-$version-other");
+        $arguments[3] = $daemon->newToken("$panel-$version-other");
         self::assertSame($expected, self::on($version, 'scenario.php', $arguments));
     }
 
@@ -114,6 +114,7 @@ final class VersionsTest extends TestCase
     {
         $process = proc_open($command, [1 => ['pipe', 'w'], 2 => ['redirect', 1]], $pipes, null, $environment + getenv());
         self::assertNotFalse($process);
+        /** @var array{1: resource} $pipes */
         $output = (string) stream_get_contents($pipes[1]);
         self::assertSame(0, proc_close($process), $output);
         return $output;

@@ -324,7 +324,6 @@ final class FunctionsTest extends TestCase
         $id = $this->created($this->machine());
         self::assertTrue($this->shop->call($id, 'suspend')->isSuccess);
         $result = $this->shop->callAsCustomer($id, 'start');
-        self::assertNotNull($result);
         self::assertFalse($result->isSuccess);
         self::assertSame('suspended', $this->gateway()->service("service-$id", true)['state']);
     }
@@ -337,7 +336,6 @@ final class FunctionsTest extends TestCase
             self::assertSame($power, Read::properties($this->gateway()->service("service-$id", true), 'properties')['power'] ?? '');
         }
         $result = $this->shop->callAsCustomer($id, 'reboot');
-        self::assertNotNull($result);
         self::assertTrue($result->isSuccess, $result->text);
     }
 
@@ -521,7 +519,6 @@ final class FunctionsTest extends TestCase
         $this->shop->connect('http://127.0.0.1:1', 'token');
         $staffs = $this->shop->call($id, 'change-password', ['password' => self::PASSWORD])->text;
         $customers = $this->shop->callAsCustomer($id, 'change-password', ['password' => self::PASSWORD]);
-        self::assertNotNull($customers);
         self::assertStringContainsString('127.0.0.1', $staffs);
         self::assertStringNotContainsString('127.0.0.1', $customers->text);
     }

@@ -206,6 +206,7 @@ final class PagesTest extends TestCase
         $environment = ['WHMCS_STATE' => $state, 'WHMCS_LOAD' => __DIR__ . '/stand-ins.php'];
         $process = proc_open($command, [1 => ['pipe', 'w']], $pipes, null, $environment);
         self::assertIsResource($process);
+        /** @var array{1: resource} $pipes */
         $html = (string) stream_get_contents($pipes[1]);
         self::assertSame(0, proc_close($process), $html);
         $_SESSION = Read::map(Read::named(json_decode((string) file_get_contents($state), true)), 'session');

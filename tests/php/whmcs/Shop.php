@@ -135,7 +135,7 @@ final class Shop implements Panel
         return new Result($text === 'success', $text);
     }
 
-    public function callAsCustomer(string $id, string $operation, array $with = []): ?Result
+    public function callAsCustomer(string $id, string $operation, array $with = []): Result
     {
         $answer = $this->asCustomer($id, self::FUNCTIONS[$operation] ?? $operation, $with);
         Assert::assertIsString($answer['result']);
@@ -158,6 +158,7 @@ final class Shop implements Panel
         if (!is_resource($process)) {
             throw new RuntimeException('cannot start customer.php');
         }
+        /** @var array{resource, resource, resource} $pipes */
         fwrite($pipes[0], (string) json_encode($asked));
         fclose($pipes[0]);
         $output = (string) stream_get_contents($pipes[1]);
@@ -176,8 +177,9 @@ final class Shop implements Panel
         $buttons = self::module('AdminCustomButtonArray', $this->params($id));
         Assert::assertIsArray($buttons);
         $offers = array_values(array_filter($buttons, 'is_string'));
+        $defined = get_defined_functions()['user'];
         foreach (self::FUNCTIONS as $operation => $function) {
-            if (function_exists("provisor_$function")) {
+            if (in_array(strtolower("provisor_$function"), $defined, true)) {
                 $offers[] = $operation;
             }
         }
@@ -189,7 +191,6 @@ final class Shop implements Panel
         return [];
     }
 
-    /** @phpstan-impure */
     public function isActive(string $id): bool
     {
         return Read::text($this->row($id), 'domainstatus') === 'Active';

@@ -31,11 +31,12 @@ final class ModuleTest extends TestCase
         $folder = dirname((string) (new \ReflectionClass($module))->getFileName()) . '/pages';
         $order = $shop->orders[$id];
         ob_start();
-        foreach (glob("$folder/*.php") as $page) {
+        foreach (glob("$folder/*.php") ?: [] as $page) {
             if (basename($page) !== 'configuration.php') {
-                (static function () use ($page, $module, $order): void {
+                (static function (string $page, array $variables): void {
+                    extract($variables);
                     require $page;
-                })();
+                })($page, ['module' => $module, 'order' => $order]);
             }
         }
         self::assertNotSame('', ob_get_clean());

@@ -18,10 +18,13 @@ final class ServersTest extends Conformance
 
     public function testTheServerIsTested(): void
     {
-        self::assertTrue($this->shop()->module()->testConnect());
         $shop = $this->shop();
+        $module = $shop->module();
+        self::assertInstanceOf(\Provisor_Module::class, $module);
+        self::assertTrue($module->testConnect());
         $shop->connect('http://127.0.0.1:1', 'some-token');
         $module = $shop->module();
+        self::assertInstanceOf(\Provisor_Module::class, $module);
         self::assertFalse($module->testConnect());
         self::assertStringContainsString('does not answer', $module->error);
     }

@@ -11,14 +11,14 @@ use Provisor\Tests\Result;
 /** WISECP with one of the modules, as its queue and its pages drive it: a new module object for each call. */
 final class Shop implements Panel
 {
-    /** @var array<string, array<string, mixed>> the orders, as in WISECP's table */
+    /** @var array<array<string, mixed>> the orders, as in WISECP's table */
     public array $orders = [];
     private bool $isProduct;
     private string $address = '';
     private string $token = '';
-    /** @var array<string, string> */
+    /** @var array<string> */
     private array $emails = [];
-    /** @var array<string, string> */
+    /** @var array<string> */
     private array $waits = [];
     private static int $last = 0;
 
@@ -82,7 +82,7 @@ final class Shop implements Panel
         return new Result($isSuccess === true, $isSuccess === true ? '' : $module->error);
     }
 
-    public function callAsCustomer(string $id, string $operation, array $with = []): ?Result
+    public function callAsCustomer(string $id, string $operation, array $with = []): Result
     {
         $_POST = ['password' => $with['password'] ?? ''];
         [$answer, $printed] = self::printed($this->module($id), 'use_clientArea_' . str_replace('-', '_', $operation));
@@ -160,14 +160,14 @@ final class Shop implements Panel
             case 'create':
                 return $module->create(Read::map($this->orders[$id], 'options'));
             case 'suspend':
-                $module->order['suspended_reason'] = $with['reason'] ?? '';
+                $module->order = ['suspended_reason' => $with['reason'] ?? ''] + $this->orders[$id];
                 return $module->suspend();
             case 'unsuspend':
                 return $module->unsuspend();
             case 'terminate':
                 return $this->isProduct ? $module->delete() : $module->terminate();
             case 'renew':
-                $module->order['duedate'] = ($with['due_at'] ?? '') . ' 00:00:00';
+                $module->order = ['duedate' => ($with['due_at'] ?? '') . ' 00:00:00'] + $this->orders[$id];
                 return $module->renewal(Read::map($this->orders[$id], 'options'));
             case 'change-package':
                 $settings = $this->settings($id);

@@ -269,7 +269,10 @@ class Service implements \FOSSBilling\InjectionAwareInterface
             $remote = $this->remote($order);
             $service = $remote->view();
             $offers = $remote->offers($service, $isForCustomer, $this->mayCustomerReinstall($order));
-            $labels = array_combine($offers, array_map([Remote::class, 'label'], $offers));
+            $labels = [];
+            foreach ($offers as $offer) {
+                $labels[$offer] = Remote::label($offer);
+            }
             return ['rows' => Remote::rows($service, $isForCustomer), 'offers' => $offers, 'labels' => $labels, 'problem' => ''];
         } catch (Problem $problem) {
             $text = $problem->status() === 404 ? 'Nothing has been made yet.' : self::text($problem, $isForCustomer);
@@ -555,13 +558,12 @@ class Service implements \FOSSBilling\InjectionAwareInterface
      * A value of an order or product, whatever the version of FOSSBilling.
      *
      * @param object $from
-     * @return mixed
      */
-    private static function value($from, string $name)
+    private static function value($from, string $name): ?string
     {
         $getter = 'get' . str_replace('_', '', ucwords($name, '_'));
         $value = is_callable([$from, $getter]) && method_exists($from, $getter) ? $from->$getter() : ($from->$name ?? null);
-        return $value instanceof \DateTimeInterface ? $value->format('Y-m-d H:i:s') : (is_scalar($value) ? $value : null);
+        return $value instanceof \DateTimeInterface ? $value->format('Y-m-d H:i:s') : Read::optional([$name => $value], $name);
     }
 
     private function log(string $text): void

@@ -101,10 +101,10 @@ class ModuleField
     public string $name;
     public string $type;
     public string $value;
-    /** @var array<string, string> */
+    /** @var array<string> */
     public array $options;
 
-    /** @param array<string, string> $options */
+    /** @param array<string> $options */
     public function __construct(string $type, string $name, string $value = '', array $options = [])
     {
         [$this->type, $this->name, $this->value, $this->options] = [$type, $name, $value, $options];
@@ -167,7 +167,7 @@ class ModuleFields
     }
 
     /**
-     * @param array<string, string> $options
+     * @param array<string>         $options
      * @param array<string, string> $attributes
      */
     public function fieldSelect(string $name, array $options = [], ?string $selected = null, array $attributes = []): ModuleField

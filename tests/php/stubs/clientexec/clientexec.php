@@ -4,6 +4,8 @@
 
 declare(strict_types=1);
 
+set_include_path(__DIR__ . PATH_SEPARATOR . get_include_path());
+
 const CUSTOM_FIELDS_FOR_PACKAGE = 1;
 
 function lang(string $text): string
@@ -52,7 +54,7 @@ class Server
     }
 
     /**
-     * @param CE_User $user
+     * @param ?CE_User $user
      * @return array<string, string>
      */
     public function getAllServerPluginVariables($user, string $plugin): array
@@ -92,43 +94,5 @@ class UserPackage
         /** @var array<string, mixed> $fields */
         $fields = self::$packages[$this->id]['fields'] ?? [];
         self::$packages[$this->id]['fields'] = [$name => $value] + $fields;
-    }
-}
-
-abstract class ServerPlugin
-{
-    /** @var CE_User */
-    public $user;
-
-    public function __construct()
-    {
-        $this->user = new CE_User();
-    }
-
-    /** @return array<string, array<string, mixed>> */
-    abstract public function getVariables();
-
-    /**
-     * What Clientexec collects about a package for its plug-ins.
-     *
-     * @param array<mixed> $args
-     * @return array<string, mixed>
-     */
-    public function buildParams(UserPackage $userPackage, array $args = [])
-    {
-        $package = UserPackage::$packages[$userPackage->getId()];
-        return [
-            'server' => ['variables' => ($package['server'] ?? []) + Server::$variables],
-            'package' => [
-                'id' => $userPackage->getId(),
-                'domain_name' => $package['domain'],
-                'username' => '',
-                'password' => $package['password'],
-                'variables' => $package['variables'],
-                'ServerAcctProperties' => $userPackage->getCustomField('Server Acct Properties'),
-            ],
-            'customer' => ['email' => $package['email']],
-            'changes' => $args['changes'] ?? [],
-        ];
     }
 }

@@ -9,12 +9,12 @@ namespace WHMCS\Database {
     /** Tables in memory. */
     final class Capsule
     {
-        /** @var array<string, list<array<string, mixed>>> */
+        /** @var array<string, array<array<string, mixed>>> */
         public static array $tables = [];
 
         public static function table(string $name): Query
         {
-            return new Query(self::$tables[$name] ?? []);
+            return new Query(array_values(self::$tables[$name] ?? []));
         }
     }
 

@@ -39,17 +39,17 @@ abstract class ModuleStandIn
     public $error = '';
     /** @var string */
     public $area_link = 'https://panel.example/service/1';
-    /** @var array<string, string> */
+    /** @var mixed */
     public $lang = [];
     /** @var array<string, mixed> */
     public $config = [];
-    /** @var array<string, mixed> */
+    /** @var mixed */
     public $order = [];
-    /** @var array<string, mixed> */
+    /** @var mixed */
     public $user = [];
-    /** @var array<string, mixed> */
+    /** @var mixed */
     public $val_of_requirements = [];
-    /** @var array<string, mixed> */
+    /** @var mixed */
     public $val_of_conf_opt = [];
 
     /**
@@ -72,13 +72,17 @@ abstract class ModuleStandIn
         return '<div>' . htmlspecialchars((string) json_encode($this->adminArea_buttons())) . '</div>';
     }
 
-    /** @param array<string, array<string, mixed>> $inputs */
-    public function config_options_output(array $inputs, string $name): void
+    /**
+     * @param array<string, array<string, mixed>> $inputs
+     * @return mixed
+     */
+    public function config_options_output(array $inputs, string $name)
     {
         foreach ($inputs as $key => $input) {
             // As the real one: values that a module gives as output are printed as they are.
             echo "<label>", is_string($input['name']) ? $input['name'] : '', "</label><span>", is_string($input['value'] ?? null) ? $input['value'] : '', "</span>";
         }
+        return null;
     }
 
     /** @param array<string, mixed> $values */
@@ -112,14 +116,14 @@ abstract class ModuleStandIn
 
 abstract class ServerModule extends ModuleStandIn
 {
-    /** @var array<string, mixed> */
+    /** @var mixed */
     public $server = [];
     /** @var string */
     public $entity_id_name = 'vm_id';
 
     /**
-     * @param array<string, mixed> $server
-     * @param array<string, mixed> $options
+     * @param mixed $server
+     * @param mixed $options
      */
     public function __construct($server, $options = [])
     {
@@ -129,7 +133,7 @@ abstract class ServerModule extends ModuleStandIn
     }
 
     /**
-     * @param array<string, mixed> $server
+     * @param mixed $server
      * @return void
      */
     abstract protected function define_server_info($server = []);

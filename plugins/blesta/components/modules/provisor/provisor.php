@@ -45,14 +45,10 @@ class Provisor extends Module
      */
     public function selectModuleRow($module_group_id)
     {
-        if (!isset($this->ModuleManager)) {
-            Loader::loadModels($this, ['ModuleManager']);
-        }
-        $group = $this->ModuleManager->getGroup($module_group_id);
-        foreach ($group->rows ?? [] as $row) {
-            return (int) $row->id;
-        }
-        return 0;
+        Loader::loadModels($this, ['ModuleManager']);
+        $group = Read::named((array) $this->ModuleManager->getGroup($module_group_id));
+        $rows = (array) ($group['rows'] ?? []);
+        return (int) Read::text(Read::named((array) reset($rows)), 'id');
     }
 
     /**
@@ -131,7 +127,7 @@ class Provisor extends Module
         $fields->setHtml("<script>$(document).ready(function () { $('#provisor_profile').change(function () { fetchModuleOptions(); }); });</script>");
         $meta = Read::named((array) ($vars->meta ?? []));
         $profile = Read::text($meta, 'profile');
-        $this->useRow((int) ($vars->module_row ?? 0), (string) ($vars->module_group ?? ''));
+        $this->useRowOf($vars ?? new stdClass());
         [$profiles, $plans, $inputs] = $this->choices($profile);
         self::field($fields, 'meta[profile]', self::text('package.profile'), $profile, $profiles, 'provisor_profile');
         self::field($fields, 'meta[plan]', self::text('package.plan'), Read::text($meta, 'plan'), $plans);
@@ -628,9 +624,7 @@ class Provisor extends Module
 
     private function email(int $client): string
     {
-        if (!isset($this->Clients)) {
-            Loader::loadModels($this, ['Clients']);
-        }
+        Loader::loadModels($this, ['Clients']);
         $found = $client > 0 ? $this->Clients->get($client, false) : null;
         return is_object($found) ? Read::text(get_object_vars($found), 'email') : '';
     }
@@ -708,7 +702,7 @@ class Provisor extends Module
     private function keyOf($service): string
     {
         $key = Read::text(self::fieldsOf($service), self::KEY);
-        return preg_match(self::KEY_FORM, $key) === 1 ? $key : 'service-' . (int) ($service->id ?? 0);
+        return preg_match(self::KEY_FORM, $key) === 1 ? $key : 'service-' . (int) Read::text(get_object_vars($service), 'id');
     }
 
     private static function newKey(): string
@@ -824,7 +818,7 @@ class Provisor extends Module
         return $choices;
     }
 
-    /** @param array<string, string> $choices */
+    /** @param array<string> $choices */
     private static function field(ModuleFields $fields, string $name, string $label, string $value, array $choices = [], string $id = ''): void
     {
         $id = $id !== '' ? $id : 'provisor_' . preg_replace('/[^a-z0-9]+/i', '_', $name);
@@ -839,10 +833,11 @@ class Provisor extends Module
         $fields->setField($field);
     }
 
-    /** @param stdClass $package */
+    /** @param stdClass $package or what a form says of one */
     private function useRowOf($package): void
     {
-        $this->useRow((int) ($package->module_row ?? 0), (string) ($package->module_group ?? ''));
+        $values = get_object_vars($package);
+        $this->useRow((int) Read::text($values, 'module_row'), Read::text($values, 'module_group'));
     }
 
     private function useRow(int $row, string $group): void

@@ -434,7 +434,7 @@ class PluginProvisor extends ServerPlugin
     /** Whoever is not known to be staff is a customer, and told less. */
     private function isForCustomer(): bool
     {
-        return !is_object($this->user) || !method_exists($this->user, 'isAdmin') || !$this->user->isAdmin();
+        return $this->user === null || !$this->user->isAdmin();
     }
 
     /** @return list<string> */

@@ -143,9 +143,10 @@ class Admin extends \FOSSBilling\Api\AbstractApi
     /**
      * A settings page must appear also without the gateway, since its address is entered there.
      *
-     * @template T
-     * @param callable(): array<T> $question
-     * @return array<T>
+     * @template K of array-key
+     * @template V
+     * @param callable(): array<K, V> $question
+     * @return array<K, V>
      */
     private static function orNothing(callable $question): array
     {

@@ -152,12 +152,11 @@ final class Command
      */
     private static function told(Answer $answer): array
     {
-        $of = static function (array $from, array $names): array {
-            return array_intersect_key($from, array_flip($names));
-        };
+        $ofOperation = array_flip(['id', 'operation', 'state', 'attempts', 'request_id']);
+        $ofService = array_flip(['key', 'generation', 'state', 'remote_id', 'plan', 'addresses', 'due_at']);
         return [
-            'operation' => $of($answer->operation(), ['id', 'operation', 'state', 'attempts', 'request_id']),
-            'service' => $of($answer->service(), ['key', 'generation', 'state', 'remote_id', 'plan', 'addresses', 'due_at']),
+            'operation' => array_intersect_key($answer->operation(), $ofOperation),
+            'service' => array_intersect_key($answer->service(), $ofService),
         ];
     }
 

@@ -22,16 +22,12 @@ final class Settings
      */
     public static function all(array $params): array
     {
-        $text = static function (string $name, array $more): array {
-            $known = ['FriendlyName' => Texts::get($name), 'Type' => 'text', 'Size' => '25', 'Description' => Texts::get("{$name}_help")];
-            return $known + $more;
-        };
         $options = [
-            'profile' => $text('profile', ['Loader' => 'provisor_profiles', 'SimpleMode' => true]),
-            'plan' => $text('plan', ['Loader' => 'provisor_plans', 'SimpleMode' => true]),
-            'term' => $text('term', ['Loader' => 'provisor_terms', 'SimpleMode' => true]),
-            'wait' => $text('wait', ['Default' => (string) Account::WAIT_DEFAULT]),
-            'reinstall' => ['Type' => 'yesno'] + $text('reinstall_allowed', []),
+            'profile' => ['Loader' => 'provisor_profiles', 'SimpleMode' => true] + self::text('profile'),
+            'plan' => ['Loader' => 'provisor_plans', 'SimpleMode' => true] + self::text('plan'),
+            'term' => ['Loader' => 'provisor_terms', 'SimpleMode' => true] + self::text('term'),
+            'wait' => ['Default' => (string) Account::WAIT_DEFAULT] + self::text('wait'),
+            'reinstall' => ['Type' => 'yesno'] + self::text('reinstall_allowed'),
         ];
         $description = self::description($params);
         for ($slot = 1; $slot <= Account::SLOTS_MAX; $slot++) {
@@ -96,6 +92,12 @@ final class Settings
             }
             return $terms;
         });
+    }
+
+    /** @return array<string, mixed> */
+    private static function text(string $name): array
+    {
+        return ['FriendlyName' => Texts::get($name), 'Type' => 'text', 'Size' => '25', 'Description' => Texts::get("{$name}_help")];
     }
 
     /**

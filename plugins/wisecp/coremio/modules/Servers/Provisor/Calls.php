@@ -37,7 +37,7 @@ trait Provisor_Calls
     /**
      * The settings of a product.
      *
-     * @param array<mixed> $data as they are now
+     * @param mixed $data as they are now
      * @return array<string, array<string, mixed>>
      */
     public function config_options($data = [])
@@ -80,7 +80,7 @@ trait Provisor_Calls
     }
 
     /**
-     * @param array<mixed> $order_options
+     * @param mixed $order_options
      * @return array<string, mixed>|false
      */
     public function create($order_options = [])
@@ -131,7 +131,7 @@ trait Provisor_Calls
     }
 
     /**
-     * @param array<mixed> $order_options
+     * @param mixed $order_options
      * @return bool
      */
     public function renewal($order_options = [])
@@ -142,7 +142,7 @@ trait Provisor_Calls
     }
 
     /**
-     * @param array<mixed> $params of a server module the new `creation_info`, of a product module the new product
+     * @param mixed $params of a server module the new `creation_info`, of a product module the new product
      * @return bool
      */
     public function apply_updowngrade($params = [])

@@ -69,6 +69,10 @@ final class Orders implements Panel
 
     public function connect(string $address, string $token): void
     {
+        // As FOSSBilling itself refuses it for a module that does not name this permission, whoever asks.
+        if (!array_key_exists('manage_settings', $this->service->getModulePermissions())) {
+            throw new \LogicException('nobody may save the settings');
+        }
         $this->settings = ['address' => $address, 'token' => $token];
     }
 

@@ -46,6 +46,8 @@ class Service implements \FOSSBilling\InjectionAwareInterface
                 'display_name' => 'Manage services of Provisor',
                 'description' => 'Allows the staff member to start, stop, reinstall and change services.',
             ],
+            // Without this one FOSSBilling lets nobody save the module's settings. Its texts are FOSSBilling's own.
+            'manage_settings' => [],
         ];
     }
 

@@ -166,6 +166,15 @@ final class FunctionsTest extends TestCase
         self::assertSame(['success' => true, 'error' => ''], Shop::module('TestConnection', $server));
     }
 
+    public function testTheAddressMayStandInTheAccessHash(): void
+    {
+        $server = ['serverhostname' => 'gateway', 'serverport' => '1', 'serveraccesshash' => self::daemon()->address() . "\n"] + Shop::server();
+        self::assertSame(['success' => true, 'error' => ''], Shop::module('TestConnection', $server));
+        $answer = Shop::module('TestConnection', ['serverpassword' => ''] + $server);
+        self::assertIsArray($answer);
+        self::assertStringContainsString('token is missing', Read::text($answer, 'error'), 'an address is no token');
+    }
+
     public function testAnAddonIsAServiceOfItsOwn(): void
     {
         $id = $this->created($this->machine());

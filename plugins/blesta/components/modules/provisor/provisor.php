@@ -355,7 +355,8 @@ class Provisor extends Module
     }
 
     /**
-     * `date_renews` moves on with each renewal invoice and stays while Blesta repeats the call, so that it names the term that was paid.
+     * `date_renews` moves on when Blesta writes a renewal invoice, and not when that is paid: until the next invoice it names the term
+     * that was paid, however often Blesta repeats the call.
      *
      * @param stdClass  $package
      * @param stdClass  $service

@@ -10,7 +10,7 @@ use Provisor\Problem;
 use Provisor\Read;
 use WHMCS\Database\Capsule;
 
-/** The gateway as a server of WHMCS: the host name says where it is, the password is the panel's token. */
+/** The gateway as a server of WHMCS: the host name says where it is, or the access hash does; the password is the panel's token. */
 final class Server
 {
     private const MODULE = 'provisor';
@@ -72,18 +72,29 @@ final class Server
     public static function token(array $params): string
     {
         $password = trim(Read::text($params, 'serverpassword'));
-        return $password !== '' ? $password : trim(Read::text($params, 'serveraccesshash'));
+        $hash = trim(Read::text($params, 'serveraccesshash'));
+        return $password !== '' || self::isWholeAddress($hash) ? $password : $hash;
+    }
+
+    private static function isWholeAddress(string $text): bool
+    {
+        return preg_match('~^(unix:|https?:)~', $text) === 1;
     }
 
     /** @param array<mixed> $params */
     private static function address(array $params): string
     {
-        $host = trim(Read::text($params, 'serverhostname', Read::text($params, 'serverip')));
+        $hash = trim(Read::text($params, 'serveraccesshash'));
+        if (self::isWholeAddress($hash)) {
+            // WHMCS takes any text here; whether it takes an address as a host name, it does not document.
+            return $hash;
+        }
+        $host = trim(Read::text($params, 'serverhostname'));
         $host = $host !== '' ? $host : trim(Read::text($params, 'serverip'));
         if ($host === '') {
             throw new Problem('invalid', 'No server is assigned: choose one of the type Provisor for this product.');
         }
-        if (preg_match('~^(unix:|https?:)~', $host) === 1) {
+        if (self::isWholeAddress($host)) {
             return $host;
         }
         $isSecure = !in_array(Read::text($params, 'serversecure'), ['', '0', 'false', 'off'], true);

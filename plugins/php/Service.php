@@ -333,7 +333,9 @@ final class Service
         $rows = [];
         $names = ['state', 'plan', 'domain', 'username', 'due_at'];
         foreach (array_merge($names, $isForCustomer ? [] : ['profile', 'remote_id', 'operation', 'checked_at']) as $name) {
-            $rows[self::label($name)] = Read::shortened(Read::text($service, $name), self::REASON_LENGTH_MAX);
+            $text = Read::text($service, $name);
+            // A term ends on a day; the hour would only be the gateway's.
+            $rows[self::label($name)] = Read::shortened($name === 'due_at' ? (string) substr($text, 0, 10) : $text, self::REASON_LENGTH_MAX);
         }
         $rows['Addresses'] = implode(', ', Read::texts($service, 'addresses'));
         if (!$isForCustomer) {

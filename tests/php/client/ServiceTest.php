@@ -122,6 +122,7 @@ final class ServiceTest extends TestCase
     {
         $service = ['state' => 'active', 'remote_id' => 'x/1', 'profile' => 'machines', 'addresses' => ['192.0.2.1'], 'drift' => ['kind' => 'gone', 'since' => 'now']];
         self::assertSame(['State' => 'active', 'Addresses' => '192.0.2.1'], Service::rows($service, true));
+        self::assertSame('2027-01-15', Service::rows(['due_at' => '2027-01-15T02:38:31Z'], true)['Paid until']);
         self::assertSame('gone now', Service::rows($service, false)['Drift']);
         self::assertSame('x/1', Service::rows($service, false)['Provider\'s id']);
     }

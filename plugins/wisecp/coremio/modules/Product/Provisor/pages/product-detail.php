@@ -2,11 +2,5 @@
 
 declare(strict_types=1);
 
-/**
- * @var Provisor             $module
- * @var ?array<string, mixed> $product
- */
-
-$data = $product['module_data'] ?? '';
-$data = is_string($data) ? json_decode($data, true) : $data;
-return $module->config_options_output($module->config_options(is_array($data) ? $data : []), 'module_data');
+// Both modules show the same; WISECP has another name for it here.
+return require dirname(__DIR__, 3) . '/Servers/Provisor/pages/create-form-elements.php';

@@ -3,8 +3,8 @@
 declare(strict_types=1);
 
 /**
- * @var Provisor_Module      $module
- * @var ?array<string, mixed> $product
+ * @var Provisor_Module|Provisor $module
+ * @var ?array<string, mixed>    $product
  */
 
 $data = $product['module_data'] ?? '';

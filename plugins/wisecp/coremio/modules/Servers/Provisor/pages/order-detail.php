@@ -3,8 +3,8 @@
 declare(strict_types=1);
 
 /**
- * @var Provisor_Module      $module
- * @var array<string, mixed> $order
+ * @var Provisor_Module|Provisor $module
+ * @var array<string, mixed>     $order
  */
 
 $options = is_array($order['options'] ?? null) ? $order['options'] : [];

@@ -14,10 +14,10 @@ final class Service
     public const PENDING = 'pending';
     /** Seconds to wait for the end of a change. */
     public const WAIT_DEFAULT = 25;
-    /** A reason is for people; a provider takes no more of it than this many characters. */
-    private const REASON_LENGTH_MAX = 200;
+    /** Characters of a line for people: a label, or a reason, of which a provider takes no more. */
+    public const LINE_LENGTH_MAX = 200;
     /** Fields of the order itself, whatever option has their name. */
-    private const OWN_FIELDS = ['domain', 'email', 'note', 'password', 'plan', 'profile', 'term'];
+    public const OWN_FIELDS = ['domain', 'email', 'note', 'password', 'plan', 'profile', 'term'];
     /** Without those that people mistake for others. Some of each kind are in every password. */
     private const LETTERS = ['abcdefghijkmnpqrstuvwxyz', 'ABCDEFGHJKLMNPQRSTUVWXYZ', '23456789', '-_'];
     private const PASSWORD_LENGTH = 20;
@@ -85,7 +85,7 @@ final class Service
     /** @throws Problem */
     public function suspend(?string $reason = null): void
     {
-        $reason = Read::shortened((string) $reason, self::REASON_LENGTH_MAX);
+        $reason = Read::shortened((string) $reason, self::LINE_LENGTH_MAX);
         $this->change('suspend', ['reason' => $reason !== '' ? $reason : null]);
     }
 
@@ -308,6 +308,12 @@ final class Service
         return strtr($text, ['<' => '‹', '>' => '›', '"' => '”', "'" => '’', '`' => '’']);
     }
 
+    /** A provider's text in a list or beside a field: no markup, and no longer than a line. */
+    public static function caption(string $text): string
+    {
+        return self::plain(Read::shortened($text, self::LINE_LENGTH_MAX));
+    }
+
     /** The name of a change, a state or a field for people; what is not known stays as it is. */
     public static function label(string $name): string
     {
@@ -335,7 +341,7 @@ final class Service
         foreach (array_merge($names, $isForCustomer ? [] : ['profile', 'remote_id', 'operation', 'checked_at']) as $name) {
             $text = Read::text($service, $name);
             // A term ends on a day; the hour would only be the gateway's.
-            $rows[self::label($name)] = Read::shortened($name === 'due_at' ? (string) substr($text, 0, 10) : $text, self::REASON_LENGTH_MAX);
+            $rows[self::label($name)] = Read::shortened($name === 'due_at' ? (string) substr($text, 0, 10) : $text, self::LINE_LENGTH_MAX);
         }
         $rows['Addresses'] = implode(', ', Read::texts($service, 'addresses'));
         if (!$isForCustomer) {

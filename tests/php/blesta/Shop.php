@@ -122,6 +122,13 @@ final class Shop implements Panel
         return $this->services[$id]->status === 'active';
     }
 
+    public function shown(string $id): string
+    {
+        $fields = $this->module($id)->getPackageFields((object) ['module_row' => 1, 'meta' => (object) $this->settings[$id]])->all();
+        $tab = $this->module($id)->tabService($this->package($id), $this->services[$id]);
+        return $tab . print_r(array_column($fields, 'options', 'name'), true);
+    }
+
     public function written(): string
     {
         return $this->written . print_r(array_column($this->services, 'fields'), true);

@@ -102,6 +102,11 @@ final class Shop implements Panel
         return $this->active[$id] ?? false;
     }
 
+    public function shown(string $id): string
+    {
+        return print_r($this->plugin(true)->getPlans(1), true);
+    }
+
     public function written(): string
     {
         return \CE_Lib::$written . $this->shown . print_r(array_column(UserPackage::$packages, 'fields'), true);

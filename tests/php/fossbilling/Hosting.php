@@ -107,6 +107,11 @@ final class Hosting implements Panel
         return $this->accounts[$id]['active'] === true;
     }
 
+    public function shown(string $id): string
+    {
+        return '';
+    }
+
     public function written(): string
     {
         return $this->logger->written;

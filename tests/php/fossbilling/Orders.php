@@ -143,6 +143,12 @@ final class Orders implements Panel
         return Read::text($this->row($id), 'status') === 'active';
     }
 
+    public function shown(string $id): string
+    {
+        $profile = Read::text(Read::named(json_decode(Read::text($this->row($id), 'config'), true)), 'profile');
+        return print_r([$this->staff()->get_profiles(), $this->staff()->get_plans(['profile' => $profile])], true);
+    }
+
     public function written(): string
     {
         $rows = '';

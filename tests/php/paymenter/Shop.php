@@ -115,6 +115,12 @@ final class Shop implements Panel
         return $this->made[$id] ?? false;
     }
 
+    public function shown(string $id): string
+    {
+        $settings = $this->services[$id]->product->settings;
+        return print_r([$this->actions($id), array_column($this->extension()->getProductConfig($settings), 'options', 'name')], true);
+    }
+
     public function written(): string
     {
         $properties = [];

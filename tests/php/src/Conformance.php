@@ -183,6 +183,30 @@ abstract class Conformance extends TestCase
         self::assertSame($once, $daemon->charged());
     }
 
+    public function testEveryChangeThatIsUnderWayIsNoSuccessAndIsMadeOnce(): void
+    {
+        $daemon = Daemon::start();
+        try {
+            $this->panel->connect($daemon->address(), $daemon->token());
+            $ids = [$this->panel->order(['wait' => 1] + $this->machine()), $this->panel->order(['wait' => 1] + $this->firewall())];
+            foreach ($ids as $id) {
+                $this->eventuallySucceeds($daemon, $id, 'create');
+            }
+            $daemon->killProvider();
+            $this->staysUnderWay($ids[0], ['reboot', 'suspend', 'change-package']);
+            $this->staysUnderWay($ids[1], ['renew', 'change-password', 'terminate']);
+            $daemon->startProvider();
+            $this->eventuallySucceeds($daemon, $ids[0], 'suspend');
+            $this->eventuallySucceeds($daemon, $ids[1], 'terminate');
+            self::assertStringNotContainsString(self::PASSWORD, $this->panel->written());
+            self::assertSame('suspended', Read::text($this->service($ids[0], $daemon), 'state'));
+            self::assertSame('terminated', Read::text($this->service($ids[1], $daemon), 'state'));
+            self::assertCount(in_array('renew', $this->panel->lacks(), true) ? 0 : 1, $this->operations($ids[1], 'renew', $daemon));
+        } finally {
+            $daemon->stop();
+        }
+    }
+
     public function testAnUnpaidOrderIsFollowedAndNotRepeated(): void
     {
         $daemon = Daemon::start();
@@ -289,6 +313,25 @@ abstract class Conformance extends TestCase
         self::assertFalse($this->panel->isActive($odd));
     }
 
+    public function testMarkupInAProvidersTextsIsShownAsText(): void
+    {
+        $daemon = Daemon::start();
+        try {
+            $daemon->renameProduct(42, str_repeat(self::MARKUP, (int) ceil(10240 / strlen(self::MARKUP))));
+            $this->panel->connect($daemon->address(), $daemon->token());
+            $id = $this->created($this->machine());
+            $shown = $this->panel->shown($id);
+            if ($shown === '') {
+                self::markTestSkipped('this panel shows nothing of a provider\'s texts');
+            }
+            self::assertStringNotContainsString('<script', $shown);
+            self::assertStringContainsString('ünïcödé 漢字', $shown, 'the name is shown');
+            self::assertLessThan(10240, strlen($shown), 'and no longer than a line');
+        } finally {
+            $daemon->stop();
+        }
+    }
+
     /**
      * Some machine; as an order of the panel's customer.
      *
@@ -372,10 +415,30 @@ abstract class Conformance extends TestCase
         return new Gateway($daemon->address(), $daemon->token());
     }
 
-    /** @return list<array<string, mixed>> */
-    private function operations(string $id): array
+    /** @return list<array<string, mixed>> those of one kind, or all */
+    private function operations(string $id, string $kind = '', ?Daemon $daemon = null): array
     {
-        return Read::maps(self::gateway()->operations(['service' => $this->panel->key($id)]), 'operations');
+        $all = Read::maps(self::gateway($daemon)->operations(['service' => $this->panel->key($id)]), 'operations');
+        return array_values(array_filter($all, static function (array $operation) use ($kind): bool {
+            return $kind === '' || Read::text($operation, 'operation') === $kind;
+        }));
+    }
+
+    /**
+     * Each is told as one that is not done yet, and the panel goes on with the service as it was.
+     *
+     * @param list<string> $operations
+     */
+    private function staysUnderWay(string $id, array $operations): void
+    {
+        $with = ['renew' => ['due_at' => '2027-01-15'], 'change-password' => ['password' => self::PASSWORD]];
+        foreach (array_diff($operations, $this->panel->lacks()) as $operation) {
+            $result = $this->panel->call($id, $operation, $with[$operation] ?? []);
+            self::assertFalse($result->isSuccess, $operation);
+            self::assertNotSame('', trim($result->text), $operation);
+            self::assertStringNotContainsString(self::PASSWORD, $result->text);
+            self::assertTrue($this->panel->isActive($id), "still active after $operation");
+        }
     }
 
     private function failsEverywhere(string $address, string $token): void
@@ -391,6 +454,7 @@ abstract class Conformance extends TestCase
             $this->fails($id, $operation, $with[$operation] ?? []);
         }
         self::assertSame('active', $this->state($id), 'nothing was done');
+        self::assertStringNotContainsString(self::PASSWORD, $this->panel->written());
     }
 
     private function fulfilAll(Daemon $daemon): void

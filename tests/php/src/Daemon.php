@@ -137,6 +137,15 @@ final class Daemon
         $this->provider(['reseller', 'credit', '1', sprintf('%.2f', $cents / 100)]);
     }
 
+    /** The provider calls a product something else from now on. Plans that the gateway has read already keep their names for a while. */
+    public function renameProduct(int $id, string $name): void
+    {
+        $file = "{$this->folder}/catalogue.toml";
+        $name = json_encode($name, JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE);
+        file_put_contents($file, "[[product]]\nid = $id\nname = $name\nfamily = \"kvm\"\nprices = [{ cycle = \"monthly\", currency = \"EUR\", price = \"9.90\" }]\n");
+        $this->provider(['product', 'import', $file]);
+    }
+
     /** What can be found of the providers' secrets and of the panel's token: nothing that a plug-in writes may hold them. */
     public function secrets(): string
     {

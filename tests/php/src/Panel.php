@@ -64,6 +64,12 @@ interface Panel
     /** Whether the panel has the service as active, by its own rules for the plug-in's answers. */
     public function isActive(string $id): bool;
 
+    /**
+     * What of a provider's texts the panel prints without escaping it: the pages of the service, and what staff chooses from for a product.
+     * Empty where the panel shows nothing of the plug-in's.
+     */
+    public function shown(string $id): string;
+
     /** Everything that the plug-in wrote where people or backups can find it: logs, records, mails. Passwords that the panel itself set are not its writing. */
     public function written(): string;
 }

@@ -196,6 +196,13 @@ final class Shop implements Panel
         return Read::text($this->row($id), 'domainstatus') === 'Active';
     }
 
+    public function shown(string $id): string
+    {
+        $params = $this->params($id);
+        $lists = [self::module('profiles', $params), self::module('plans', $params), self::module('terms', $params), self::module('ConfigOptions', $params)];
+        return print_r(array_merge($lists, [self::module('AdminServicesTabFields', $params)]), true);
+    }
+
     public function written(): string
     {
         $properties = array_map(static function (array $params): array {

@@ -108,6 +108,12 @@ final class Shop implements Panel
         return $this->orders[$id]['status'] === 'active';
     }
 
+    public function shown(string $id): string
+    {
+        $module = $this->module($id);
+        return $module->clientArea() . print_r([$module->adminArea_service_fields(), $module->config_options($this->settings($id))], true);
+    }
+
     public function written(): string
     {
         return \ModuleStandIn::$written . print_r(array_column($this->orders, 'options'), true);

@@ -359,7 +359,7 @@ class Service implements \FOSSBilling\InjectionAwareInterface
     {
         $profiles = [];
         foreach ((new Description($this->ask('describe', 'fossbilling')))->profiles() as $name => $provider) {
-            $profiles[$name] = Remote::plain("$name ($provider)");
+            $profiles[$name] = Remote::caption("$name ($provider)");
         }
         return $profiles;
     }
@@ -374,7 +374,7 @@ class Service implements \FOSSBilling\InjectionAwareInterface
     {
         $plans = [];
         foreach (Read::maps($this->ask('catalog', $profile), 'plans') as $plan) {
-            $plans[Read::text($plan, 'id')] = Remote::plain(Read::text($plan, 'name', Read::text($plan, 'id')));
+            $plans[Read::text($plan, 'id')] = Remote::caption(Read::text($plan, 'name', Read::text($plan, 'id')));
         }
         return $plans;
     }

@@ -794,11 +794,11 @@ class Provisor extends Module
         try {
             $description = $this->description();
             foreach ($description->profiles() as $name => $provider) {
-                $profiles[$name] = Service::plain("$name ($provider)");
+                $profiles[$name] = Service::caption("$name ($provider)");
             }
             $inputs = $description->orderFields($profile);
             foreach ($profile === '' ? [] : Read::maps($this->gateway()->catalog($profile), 'plans') as $plan) {
-                $plans[Read::text($plan, 'id')] = Service::plain(Read::text($plan, 'name', Read::text($plan, 'id')));
+                $plans[Read::text($plan, 'id')] = Service::caption(Read::text($plan, 'name', Read::text($plan, 'id')));
             }
         } catch (Problem $problem) {
             $this->note('choices', '', $problem);
@@ -814,7 +814,7 @@ class Provisor extends Module
     {
         $choices = [];
         foreach (Read::maps($input, 'choices') as $choice) {
-            $choices[Read::text($choice, 'value')] = Service::plain(Read::text($choice, 'label', Read::text($choice, 'value')));
+            $choices[Read::text($choice, 'value')] = Service::caption(Read::text($choice, 'label', Read::text($choice, 'value')));
         }
         return $choices;
     }
@@ -823,7 +823,7 @@ class Provisor extends Module
     private static function field(ModuleFields $fields, string $name, string $label, string $value, array $choices = [], string $id = ''): void
     {
         $id = $id !== '' ? $id : 'provisor_' . preg_replace('/[^a-z0-9]+/i', '_', $name);
-        $field = $fields->label(Service::plain($label), $id);
+        $field = $fields->label(Service::caption($label), $id);
         if ($choices === []) {
             $field->attach($fields->fieldText($name, $value, ['id' => $id]));
         } else {

@@ -89,7 +89,7 @@ class PluginProvisor extends ServerPlugin
             foreach ((new Description($gateway->describe('clientexec')))->profiles() as $profile => $provider) {
                 foreach (Read::maps($gateway->catalog($profile), 'plans') as $plan) {
                     $id = Read::text($plan, 'id');
-                    $plans[$profile . self::SEPARATOR . $id] = Service::plain("$profile ($provider): " . Read::text($plan, 'name', $id));
+                    $plans[$profile . self::SEPARATOR . $id] = Service::caption("$profile ($provider): " . Read::text($plan, 'name', $id));
                 }
             }
         } catch (Problem $problem) {

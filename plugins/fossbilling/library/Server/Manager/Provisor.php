@@ -106,7 +106,7 @@ class Server_Manager_Provisor extends Server_Manager
                 'email' => self::email($account),
                 'password' => (string) $account->getPassword(),
             ];
-            $this->service(self::keyAtCreation($account), $package['wait'] !== '' ? (int) $package['wait'] : self::CREATE_WAIT)->create($order);
+            $this->service(self::keyAtCreation($account), $account, self::CREATE_WAIT)->create($order);
         });
         return true;
     }
@@ -130,7 +130,7 @@ class Server_Manager_Provisor extends Server_Manager
     public function suspendAccount(Server_Account $account): bool
     {
         $this->attempt('suspension', $account, function (string $key) use ($account): void {
-            $this->service($key)->suspend($account->getNote());
+            $this->service($key, $account)->suspend($account->getNote());
         });
         return true;
     }
@@ -138,8 +138,8 @@ class Server_Manager_Provisor extends Server_Manager
     /** @throws Server_Exception */
     public function unsuspendAccount(Server_Account $account): bool
     {
-        $this->attempt('unsuspension', $account, function (string $key): void {
-            $this->service($key)->unsuspend();
+        $this->attempt('unsuspension', $account, function (string $key) use ($account): void {
+            $this->service($key, $account)->unsuspend();
         });
         return true;
     }
@@ -147,8 +147,8 @@ class Server_Manager_Provisor extends Server_Manager
     /** @throws Server_Exception */
     public function cancelAccount(Server_Account $account): bool
     {
-        $this->attempt('cancellation', $account, function (string $key): void {
-            $this->service($key)->terminate();
+        $this->attempt('cancellation', $account, function (string $key) use ($account): void {
+            $this->service($key, $account)->terminate();
         });
         return true;
     }
@@ -162,8 +162,8 @@ class Server_Manager_Provisor extends Server_Manager
         #[\SensitiveParameter]
         $newPassword
     ): bool {
-        $this->attempt('password change', $account, function (string $key) use ($newPassword): void {
-            $this->service($key)->resetPassword($newPassword);
+        $this->attempt('password change', $account, function (string $key) use ($account, $newPassword): void {
+            $this->service($key, $account)->resetPassword($newPassword);
         });
         return true;
     }
@@ -198,9 +198,9 @@ class Server_Manager_Provisor extends Server_Manager
     /** @throws Server_Exception */
     public function changeAccountPackage(Server_Account $account, Server_Package $package): bool
     {
-        $this->attempt('change of plan', $account, function (string $key) use ($package): void {
+        $this->attempt('change of plan', $account, function (string $key) use ($account, $package): void {
             $wanted = $this->package($package);
-            $this->service($key)->changePackage($wanted['plan'], $wanted['options']);
+            $this->service($key, $account)->changePackage($wanted['plan'], $wanted['options']);
         });
         return true;
     }
@@ -241,9 +241,12 @@ class Server_Manager_Provisor extends Server_Manager
         return new Gateway(($isSecure ? 'https' : 'http') . "://$host:$port", trim($this->setting('accesshash')));
     }
 
-    private function service(string $key, int $wait = Service::WAIT_DEFAULT): Service
+    /** @param int $waitDefault seconds, where the account's hosting plan does not say */
+    private function service(string $key, Server_Account $account, int $waitDefault = Service::WAIT_DEFAULT): Service
     {
-        return new Service($this->gateway(), $key, 'fossbilling', $wait);
+        $package = $account->getPackage();
+        $wait = $package === null ? '' : trim((string) $package->getCustomValue('wait'));
+        return new Service($this->gateway(), $key, 'fossbilling', $wait !== '' ? (int) $wait : $waitDefault);
     }
 
     /** @throws Problem */
@@ -319,11 +322,11 @@ class Server_Manager_Provisor extends Server_Manager
         return $client === null ? '' : strtolower(trim((string) $client->getEmail()));
     }
 
-    /** @return array{profile: string, plan: string, term: string, wait: string, options: array<string, string>} */
+    /** @return array{profile: string, plan: string, term: string, options: array<string, string>} */
     private function package(?Server_Package $package): array
     {
         $custom = [];
-        foreach (['profile', 'plan', 'term', 'wait'] as $name) {
+        foreach (['profile', 'plan', 'term'] as $name) {
             $custom[$name] = $package === null ? '' : trim((string) $package->getCustomValue($name));
         }
         $options = [];
@@ -335,7 +338,7 @@ class Server_Manager_Provisor extends Server_Manager
             }
         }
         $plan = $custom['plan'] !== '' || $package === null ? $custom['plan'] : trim((string) $package->getName());
-        return ['profile' => $profile, 'plan' => $plan, 'term' => $custom['term'], 'wait' => $custom['wait'], 'options' => $options];
+        return ['profile' => $profile, 'plan' => $plan, 'term' => $custom['term'], 'options' => $options];
     }
 
     private function setting(string $name): string

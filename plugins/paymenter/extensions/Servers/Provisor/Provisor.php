@@ -466,11 +466,11 @@ class Provisor extends Server
         [$profiles, $plans, $fields] = [[], [], []];
         try {
             foreach ($this->description()->profiles() as $name => $provider) {
-                $profiles[$name] = Remote::plain("$name ($provider)");
+                $profiles[$name] = Remote::caption("$name ($provider)");
             }
             $fields = $this->description()->orderFields($profile);
             foreach ($profile === '' ? [] : Read::maps($this->gateway()->catalog($profile), 'plans') as $plan) {
-                $plans[Read::text($plan, 'id')] = Remote::plain(Read::text($plan, 'name', Read::text($plan, 'id')));
+                $plans[Read::text($plan, 'id')] = Remote::caption(Read::text($plan, 'name', Read::text($plan, 'id')));
             }
         } catch (Problem $problem) {
             self::note('product settings', $profile, $problem);
@@ -498,12 +498,12 @@ class Provisor extends Server
     {
         $options = [];
         foreach (Read::maps($field, 'choices') as $choice) {
-            $options[Read::text($choice, 'value')] = Remote::plain(Read::text($choice, 'label', Read::text($choice, 'value')));
+            $options[Read::text($choice, 'value')] = Remote::caption(Read::text($choice, 'label', Read::text($choice, 'value')));
         }
         return array_filter([
             'description' => Remote::plain(Read::text($field, 'help')),
             'default' => Read::text($field, 'default'),
-        ]) + self::choice($name, Remote::plain(Read::text($field, 'label', $name)), $options, Read::flag($field, 'required'));
+        ]) + self::choice($name, Remote::caption(Read::text($field, 'label', $name)), $options, Read::flag($field, 'required'));
     }
 
     /** @return ?array<string, string> */

@@ -7,6 +7,7 @@ namespace WHMCS\Module\Server\Provisor;
 use Provisor\Description;
 use Provisor\Problem;
 use Provisor\Read;
+use Provisor\Service;
 use WHMCS\Database\Capsule;
 
 /** A service or addon of WHMCS, read from the parameters of a module function. */
@@ -22,17 +23,11 @@ final class Account
     public const SLOTS = 6;
     /** WHMCS has 24 settings. */
     public const SLOTS_MAX = 19;
-    /** Seconds to wait for the end of a change, where the product does not say. */
-    public const WAIT_DEFAULT = 25;
 
     /** The service property (an admin's custom field) with the provider's id. */
     private const REMOTE_ID = 'Provisor ID';
     /** The service property with what makes a repeated change of package the same change. */
     private const CHANGE = 'Provisor Change';
-    /** A reason is for people; a provider takes no more of it than this many characters. */
-    private const REASON_LENGTH_MAX = 200;
-    /** Fields of the order itself, whatever option has their name. */
-    private const OWN_FIELDS = ['domain', 'email', 'password', 'note', 'plan', 'profile', 'term'];
 
     /** @var array<mixed> */
     private array $params;
@@ -63,7 +58,7 @@ final class Account
     public function wait(): int
     {
         $wait = trim($this->setting(self::WAIT));
-        return preg_match('/^[0-9]{1,3}$/D', $wait) === 1 ? (int) $wait : self::WAIT_DEFAULT;
+        return preg_match('/^[0-9]{1,3}$/D', $wait) === 1 ? (int) $wait : Service::WAIT_DEFAULT;
     }
 
     public function mayCustomerReinstall(): bool
@@ -140,7 +135,7 @@ final class Account
     /** Why it is suspended, as WHMCS says where it does. */
     public function reason(): ?string
     {
-        return self::orNull(Read::shortened(Read::text($this->params, 'suspendreason'), self::REASON_LENGTH_MAX));
+        return self::orNull(Read::shortened(Read::text($this->params, 'suspendreason'), Service::LINE_LENGTH_MAX));
     }
 
     /**
@@ -234,7 +229,7 @@ final class Account
             $options[$name] = $value === 'on' ? 'true' : $value;
         }
         $chosen = array_merge($options, $this->answers());
-        return array_diff_key($chosen, array_flip(self::OWN_FIELDS));
+        return array_diff_key($chosen, array_flip(Service::OWN_FIELDS));
     }
 
     /**

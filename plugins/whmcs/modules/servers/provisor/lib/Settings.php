@@ -7,12 +7,11 @@ namespace WHMCS\Module\Server\Provisor;
 use Provisor\Description;
 use Provisor\Problem;
 use Provisor\Read;
+use Provisor\Service;
 
 /** The product's settings, and what the gateway offers for them. */
 final class Settings
 {
-    private const LABEL_LENGTH_MAX = 200;
-
     /**
      * All 24. WHMCS stores them by their place in this list, so that none is ever left out: what a field shows may change with what the
      * gateway says, its place never.
@@ -26,7 +25,7 @@ final class Settings
             'profile' => ['Loader' => 'provisor_profiles', 'SimpleMode' => true] + self::text('profile'),
             'plan' => ['Loader' => 'provisor_plans', 'SimpleMode' => true] + self::text('plan'),
             'term' => ['Loader' => 'provisor_terms', 'SimpleMode' => true] + self::text('term'),
-            'wait' => ['Default' => (string) Account::WAIT_DEFAULT] + self::text('wait'),
+            'wait' => ['Default' => (string) Service::WAIT_DEFAULT] + self::text('wait'),
             'reinstall' => ['Type' => 'yesno'] + self::text('reinstall_allowed'),
         ];
         $description = self::description($params);
@@ -110,7 +109,7 @@ final class Settings
     {
         try {
             return array_map(static function (string $label): string {
-                return Texts::plain(Read::shortened($label, self::LABEL_LENGTH_MAX));
+                return Service::caption($label);
             }, $question());
         } catch (Problem $problem) {
             throw new \RuntimeException(Texts::plain($problem->staffText()));

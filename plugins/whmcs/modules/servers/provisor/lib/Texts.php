@@ -6,6 +6,7 @@ namespace WHMCS\Module\Server\Provisor;
 
 use Provisor\Problem;
 use Provisor\Read;
+use Provisor\Service;
 
 /** Our own words, in the language of whoever reads them: those of lang/, English where a language is not there. */
 final class Texts
@@ -55,7 +56,7 @@ final class Texts
     /** WHMCS prints what a module answers into a page and into mails as it is: no markup of a provider's message survives this. */
     public static function plain(string $text): string
     {
-        return strtr($text, ['<' => '‹', '>' => '›', '"' => '”', "'" => '’', '`' => '’']);
+        return Service::plain($text);
     }
 
     private static function language(): string

@@ -513,7 +513,7 @@ trait Provisor_Calls
             foreach ($description->profiles() as $profile => $provider) {
                 foreach (Read::maps($gateway->catalog($profile), 'plans') as $plan) {
                     $name = Read::text($plan, 'name', Read::text($plan, 'id'));
-                    $plans["$profile|" . Read::text($plan, 'id')] = Service::plain("$profile ($provider): $name");
+                    $plans["$profile|" . Read::text($plan, 'id')] = Service::caption("$profile ($provider): $name");
                 }
             }
         } catch (Problem $problem) {

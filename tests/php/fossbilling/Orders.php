@@ -225,7 +225,7 @@ final class Orders implements Panel
                 break;
             case 'renew':
                 $this->set($id, 'expires_at', ($with['due_at'] ?? '') . ' 00:00:00');
-                self::assertTrue($this->onService($id, 'renew'));
+                $this->renew($id);
                 $this->set($id, 'expires_at', null);
                 break;
             case 'change-package':
@@ -261,6 +261,18 @@ final class Orders implements Panel
             $this->set($id, 'status', 'failed_setup');
             throw $error;
         }
+    }
+
+    /** As renewFromOrder() does it. */
+    private function renew(string $id): void
+    {
+        try {
+            self::assertTrue($this->onService($id, 'renew'));
+        } catch (\FOSSBilling\Exception $error) {
+            $this->set($id, 'status', 'failed_renew');
+            throw $error;
+        }
+        $this->set($id, 'status', 'active');
     }
 
     /** @return mixed */

@@ -17,6 +17,8 @@ use Provisor\Read;
 abstract class Conformance extends TestCase
 {
     protected const PASSWORD = 'MARKED-Passw0rd-xK9!vQ2z';
+    /** What a change takes besides the service. */
+    private const INPUTS = ['renew' => ['due_at' => '2027-01-15'], 'change-password' => ['password' => self::PASSWORD]];
     private const MARKUP = '<script>alert("x")</script> \'" &amp; {$smarty} ünïcödé 漢字 ';
 
     /** @var array<string, Daemon> by what is special about them */
@@ -118,10 +120,9 @@ abstract class Conformance extends TestCase
     {
         $id = $this->panel->order($this->machine());
         $before = self::daemon()->charged();
-        $with = ['renew' => ['due_at' => '2027-01-15'], 'change-password' => ['password' => self::PASSWORD]];
         $operations = ['suspend', 'unsuspend', 'terminate', 'renew', 'change-password', 'change-package', 'stop'];
         foreach (array_diff($operations, $this->panel->lacks()) as $operation) {
-            $result = $this->panel->call($id, $operation, $with[$operation] ?? []);
+            $result = $this->panel->call($id, $operation, self::INPUTS[$operation] ?? []);
             self::assertFalse($result->isSuccess, "$operation of what was never created");
             self::assertNotSame('', $result->text);
         }
@@ -188,20 +189,26 @@ abstract class Conformance extends TestCase
         $daemon = Daemon::start();
         try {
             $this->panel->connect($daemon->address(), $daemon->token());
-            $ids = [$this->panel->order(['wait' => 1] + $this->machine()), $this->panel->order(['wait' => 1] + $this->firewall())];
-            foreach ($ids as $id) {
+            $ids = [];
+            foreach ([$this->machine(), $this->machine(), $this->firewall()] as $order) {
+                $ids[] = $id = $this->panel->order(['wait' => 1] + $order);
                 $this->eventuallySucceeds($daemon, $id, 'create');
             }
             $daemon->killProvider();
             $this->staysUnderWay($ids[0], ['reboot', 'suspend', 'change-package']);
-            $this->staysUnderWay($ids[1], ['renew', 'change-password', 'terminate']);
+            $this->staysUnderWay($ids[1], ['terminate']);
+            $this->staysUnderWay($ids[2], ['change-password', 'renew']);
             $daemon->startProvider();
             $this->eventuallySucceeds($daemon, $ids[0], 'suspend');
             $this->eventuallySucceeds($daemon, $ids[1], 'terminate');
-            self::assertStringNotContainsString(self::PASSWORD, $this->panel->written());
             self::assertSame('suspended', Read::text($this->service($ids[0], $daemon), 'state'));
             self::assertSame('terminated', Read::text($this->service($ids[1], $daemon), 'state'));
-            self::assertCount(in_array('renew', $this->panel->lacks(), true) ? 0 : 1, $this->operations($ids[1], 'renew', $daemon));
+            if (!in_array('renew', $this->panel->lacks(), true)) {
+                $this->eventuallySucceeds($daemon, $ids[2], 'renew', self::INPUTS['renew']);
+                self::assertCount(1, $this->operations($ids[2], 'renew', $daemon));
+            }
+            self::assertTrue($this->panel->isActive($ids[2]));
+            self::assertStringNotContainsString(self::PASSWORD, $this->panel->written());
         } finally {
             $daemon->stop();
         }
@@ -431,13 +438,13 @@ abstract class Conformance extends TestCase
      */
     private function staysUnderWay(string $id, array $operations): void
     {
-        $with = ['renew' => ['due_at' => '2027-01-15'], 'change-password' => ['password' => self::PASSWORD]];
         foreach (array_diff($operations, $this->panel->lacks()) as $operation) {
-            $result = $this->panel->call($id, $operation, $with[$operation] ?? []);
+            $result = $this->panel->call($id, $operation, self::INPUTS[$operation] ?? []);
             self::assertFalse($result->isSuccess, $operation);
             self::assertNotSame('', trim($result->text), $operation);
             self::assertStringNotContainsString(self::PASSWORD, $result->text);
-            self::assertTrue($this->panel->isActive($id), "still active after $operation");
+            // A renewal that is not done yet is a state of its own in some panels.
+            self::assertTrue($operation === 'renew' || $this->panel->isActive($id), "still active after $operation");
         }
     }
 
@@ -448,10 +455,9 @@ abstract class Conformance extends TestCase
         $this->panel->connect($address, $token);
         $this->fails($new, 'create');
         self::assertFalse($this->panel->isActive($new));
-        $with = ['renew' => ['due_at' => '2027-01-15'], 'change-password' => ['password' => self::PASSWORD]];
         $operations = ['suspend', 'unsuspend', 'renew', 'change-password', 'change-package', 'reboot', 'terminate'];
         foreach (array_diff($operations, $this->panel->lacks()) as $operation) {
-            $this->fails($id, $operation, $with[$operation] ?? []);
+            $this->fails($id, $operation, self::INPUTS[$operation] ?? []);
         }
         self::assertSame('active', $this->state($id), 'nothing was done');
         self::assertStringNotContainsString(self::PASSWORD, $this->panel->written());
@@ -466,13 +472,17 @@ abstract class Conformance extends TestCase
         }
     }
 
-    /** Asks as the panel's queue, or the gateway on its own account, would: again and again, for half a minute. */
-    private function eventuallySucceeds(Daemon $daemon, string $id, string $operation): void
+    /**
+     * Asks as the panel's queue, or the gateway on its own account, would: again and again, for half a minute.
+     *
+     * @param array<string, string> $with
+     */
+    private function eventuallySucceeds(Daemon $daemon, string $id, string $operation, array $with = []): void
     {
         $result = new Result(false);
         for ($time = 0; $time < 30 && !$result->isSuccess; $time++) {
             $this->retryNow($daemon, $id);
-            $result = $this->panel->call($id, $operation);
+            $result = $this->panel->call($id, $operation, $with);
         }
         self::assertTrue($result->isSuccess, $result->text);
     }

@@ -212,17 +212,17 @@ fn day(text: &str) -> Option<Timestamp> {
     day.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp()).ok()
 }
 
-/// A day lasts, somewhere on earth, from so long before it begins in UTC until so long after.
-const DAY_BEGINS: SignedDuration = SignedDuration::from_hours(14);
-const DAY_ENDS: SignedDuration = SignedDuration::from_hours(24 + 12);
+/// How far a panel's due date may lie from the provider's for the two to be one: panels count from the day of the order, providers
+/// from the moment of the delivery, and two due dates of one service are a month apart at least.
+const SAME_DUE_DATE: SignedDuration = SignedDuration::from_hours(72);
 
-/// The moment that a due date stands for. Panels know the day, providers the moment: where the provider's falls on the panel's day,
-/// whatever the time zone, that one is meant. Otherwise it is the first second in UTC.
+/// The moment that a due date stands for: the provider's own where that is near, otherwise what the panel said, a day from its first
+/// second in UTC. By a panel's date from shortly before its own, the provider would have renewed already: nothing would be paid.
 pub(super) fn due_moment(due_at: &str, providers: Option<&str>) -> String {
-    let Some(begins) = day(due_at) else { return due_at.to_owned() };
-    let is_meant = |at: &Timestamp| *at >= begins - DAY_BEGINS && *at < begins + DAY_ENDS;
+    let Some(told) = day(due_at).or_else(|| due_at.parse().ok()) else { return due_at.to_owned() };
+    let is_meant = |own: &Timestamp| own.duration_since(told).abs() <= SAME_DUE_DATE;
     let meant = providers.and_then(|text| text.parse().ok()).filter(is_meant);
-    meant.unwrap_or(begins).to_string()
+    meant.unwrap_or(told).to_string()
 }
 
 fn invalid(field: &str, message: &str) -> Problem {
@@ -277,16 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn a_day_stands_for_the_provider_s_moment_on_it() {
-        let known = Some("2027-01-15T08:30:00Z");
-        for (due_at, moment) in [
-            ("2027-01-15", "2027-01-15T08:30:00Z"),
-            ("2027-01-16", "2027-01-16T00:00:00Z"),
-            ("2027-01-14", "2027-01-15T08:30:00Z"),
-            ("2027-01-13", "2027-01-13T00:00:00Z"),
-            ("2027-01-15T00:00:00Z", "2027-01-15T00:00:00Z"),
+    fn a_due_date_stands_for_the_provider_s_moment_near_it() {
+        let own = "2027-01-15T08:30:00Z";
+        for near in ["2027-01-15", "2027-01-13", "2027-01-18", "2027-01-15T00:00:00Z", "2027-01-14T23:00:00Z", own] {
+            assert_eq!(due_moment(near, Some(own)), own, "{near}");
+        }
+        for (other, moment) in [
+            ("2027-01-12", "2027-01-12T00:00:00Z"),
+            ("2027-01-19", "2027-01-19T00:00:00Z"),
+            ("2027-02-15", "2027-02-15T00:00:00Z"),
+            ("2026-12-15T08:30:00Z", "2026-12-15T08:30:00Z"),
         ] {
-            assert_eq!(due_moment(due_at, known), moment, "{due_at}");
+            assert_eq!(due_moment(other, Some(own)), moment, "{other}");
         }
         assert_eq!(due_moment("2027-01-15", None), "2027-01-15T00:00:00Z");
         assert_eq!(due_moment("2027-01-15", Some("soon")), "2027-01-15T00:00:00Z");

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use provisor_tests::binary::provisor_on;
 use provisor_tests::book::Engine;
 use provisor_tests::daemon::{Daemon, binary};
 use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, ask, domain, text};
 use provisor_tests::faults::{Answer as Wrong, Fault};
-use provisor_tests::hooks::{Receiver, Reply};
+use provisor_tests::hooks::{Receiver, Reply, until};
 use provisor_tests::http::Http;
 use serde_json::{Value, json};
 
@@ -233,6 +234,54 @@ async fn what_the_provider_tells_is_asked_for_at_once_and_each_event_once() {
     assert_eq!(text(&desk.run(&["operations", "list", "--limit", "1"]), "state"), "done");
     let url = format!("http://{}/v1/profiles/nobody/events", desk.gateway().address());
     assert_eq!(Http::default().send("POST", &url, &[], "x").await.status, 404);
+}
+
+/// The book would not be looked at again by itself: what ends the change is the provider's event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_tells_the_gateway_once_its_webhook_is_set() {
+    let mut desk = Desk::open().await;
+    let gateway = desk.gateway().address();
+    desk.reconfigure_providers(&format!("[webhooks]\nallow_targets = [\"{gateway}\"]\n[server.fulfilment]\nmode = \"manual\"\n"));
+    let (base, url) = (format!("http://{gateway}"), format!("http://{gateway}/v1/profiles/kernelhost/events"));
+    let file = desk.book.directory().join("webhook.secret");
+    let set = ["profile", "webhook", "set", "kernelhost", "--gateway", &base, "--secret-file", file.to_str().unwrap()];
+    let told = desk.run(&set);
+    assert_eq!((text(&told, "url"), text(&told, "setting")), (url.as_str(), "webhook_secret"));
+    let secret = || std::fs::read_to_string(&file).unwrap();
+    let first = secret();
+    assert!(first.starts_with("whsec_") && !told.to_string().contains("whsec_"), "{told}");
+    // A second time is another secret, but not over one that is there.
+    let asked = desk.upstream.seen("/v1/webhooks");
+    let refused = provisor_on(desk.book.directory(), &desk.book.url()).args(set).output().unwrap();
+    assert_eq!((refused.status.code(), desk.upstream.seen("/v1/webhooks"), secret()), (Some(2), asked, first.clone()));
+    desk.run(&[&set[..], &["--force"]].concat());
+    assert_ne!(secret(), first);
+    desk.reload(|settings| {
+        settings.replace("[profiles.gp]", "settings = { webhook_secret = { file = \"webhook.secret\" } }\n[profiles.gp]")
+    });
+
+    let order = KERNELHOST.order(&domain());
+    let answer = desk.send("POST", "/v1/services/told/create", Some(&order), &[("Prefer", "wait=0")]).await;
+    let id = text(&answer.json()["operation"], "id").to_owned();
+    let (mine, theirs) = (|query: &str| desk.book.number(query), |query: &str| desk.provider.number(query));
+    let sent = "SELECT COUNT(*) FROM deliveries WHERE delivered_at IS NULL";
+    until(|| mine("SELECT COUNT(*) FROM provider_events") > 0 && theirs(sent) == 0, || "the order's events".to_owned()).await;
+    let parked = || {
+        desk.book.execute("UPDATE operations SET next_at = 9000000000000 WHERE state = 'waiting'");
+        mine("SELECT COUNT(*) FROM operations WHERE state = 'waiting' AND next_at = 9000000000000") == 1
+    };
+    until(parked, || "an operation that nobody looks at".to_owned()).await;
+    desk.run_at_provider(&["order", "fulfil", text(&desk.service("told").await, "remote_id").strip_prefix("order/").unwrap()]);
+    desk.until(&id, &["done"]).await;
+
+    let shown = desk.run(&["profile", "webhook", "show", "kernelhost"]);
+    assert_eq!(shown["webhook"]["url"], json!(url), "{shown}");
+    assert!(!shown.to_string().contains(&secret()));
+    desk.run(&["profile", "webhook", "unset", "kernelhost"]);
+    assert_eq!(desk.run(&["profile", "webhook", "show", "kernelhost"])["webhook"], Value::Null);
+    let lacking =
+        provisor_on(desk.book.directory(), &desk.book.url()).args(["profile", "webhook", "show", "gp"]).output().unwrap();
+    assert_eq!(lacking.status.code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,9 +7,10 @@ use std::task::{Context, Poll, Waker};
 
 use provisor_providers::contract::{
     self, Account, Call, Effect, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction, Problem,
-    ProblemKind, Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting,
+    ProblemKind, Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting, Webhook,
 };
 use provisor_providers::provisioning::{Connection, Provisioning, invalid, problem};
+use secrecy::ExposeSecret;
 use world::World;
 
 struct Component;
@@ -105,6 +106,15 @@ impl contract::events::Guest for Component {
     fn receive(at: contract::Connection, headers: Vec<Property>, body: Vec<u8>) -> Result<Vec<Event>, Problem> {
         let (client, at) = meet(at)?;
         client.receive(&World, &at, &headers, &body)
+    }
+
+    fn get_webhook(at: contract::Connection) -> Result<Option<Webhook>, Problem> {
+        ask(at, |client, at| client.get_webhook(&World, at))
+    }
+
+    fn set_webhook(at: contract::Connection, url: Option<String>) -> Result<Option<String>, Problem> {
+        let secret = ask(at, |client, at| client.set_webhook(&World, at, url))?;
+        Ok(secret.map(|secret| secret.expose_secret().to_owned()))
     }
 }
 

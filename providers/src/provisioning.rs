@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::contract::{
     self, Account, Call, Effect, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction, Problem,
-    ProblemKind, Property, ProviderInfo, Retry, Service, ServicePage, ServiceRef, Setting,
+    ProblemKind, Property, ProviderInfo, Retry, Service, ServicePage, ServiceRef, Setting, Webhook,
 };
 use crate::outside::Outside;
 
@@ -183,6 +183,19 @@ pub trait Provisioning: Sync {
         _body: &[u8],
     ) -> Result<Vec<Event>, Problem> {
         Err(unsupported("receive"))
+    }
+
+    async fn get_webhook(&self, _world: &dyn Outside, _at: &Connection) -> Result<Option<Webhook>, Problem> {
+        Err(unsupported("get-webhook"))
+    }
+
+    async fn set_webhook(
+        &self,
+        _world: &dyn Outside,
+        _at: &Connection,
+        _url: Option<String>,
+    ) -> Result<Option<SecretString>, Problem> {
+        Err(unsupported("set-webhook"))
     }
 }
 

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use provisor_tests::binary::provisor_on;
 use provisor_tests::book::Engine;
 use provisor_tests::daemon::{Daemon, binary};
 use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, ask, domain, text};
 use provisor_tests::faults::{Answer as Wrong, Fault};
-use provisor_tests::hooks::{Receiver, Reply};
+use provisor_tests::hooks::{Receiver, Reply, until};
 use provisor_tests::http::Http;
+use provisor_tests::resellers::unique;
 use serde_json::{Value, json};
 
 fn document() -> Value {
@@ -233,6 +235,215 @@ async fn what_the_provider_tells_is_asked_for_at_once_and_each_event_once() {
     assert_eq!(text(&desk.run(&["operations", "list", "--limit", "1"]), "state"), "done");
     let url = format!("http://{}/v1/profiles/nobody/events", desk.gateway().address());
     assert_eq!(Http::default().send("POST", &url, &[], "x").await.status, 404);
+}
+
+/// The book would not be looked at again by itself: what ends the change is the provider's event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_tells_the_gateway_once_its_webhook_is_set() {
+    let mut desk = Desk::open().await;
+    let gateway = desk.gateway().address();
+    desk.reconfigure_providers(&format!("[webhooks]\nallow_targets = [\"{gateway}\"]\n[server.fulfilment]\nmode = \"manual\"\n"));
+    let (base, url) = (format!("http://{gateway}"), format!("http://{gateway}/v1/profiles/kernelhost/events"));
+    let file = desk.book.directory().join("webhook.secret");
+    let set = ["profile", "webhook", "set", "kernelhost", "--gateway", &base, "--secret-file", file.to_str().unwrap()];
+    let told = desk.run(&set);
+    assert_eq!((text(&told, "url"), text(&told, "setting")), (url.as_str(), "webhook_secret"));
+    let secret = || std::fs::read_to_string(&file).unwrap();
+    let first = secret();
+    assert!(first.starts_with("whsec_") && !told.to_string().contains("whsec_"), "{told}");
+    // A second time is another secret, but not over one that is there.
+    let asked = desk.upstream.seen("/v1/webhooks");
+    let refused = provisor_on(desk.book.directory(), &desk.book.url()).args(set).output().unwrap();
+    assert_eq!((refused.status.code(), desk.upstream.seen("/v1/webhooks"), secret()), (Some(2), asked, first.clone()));
+    desk.run(&[&set[..], &["--force"]].concat());
+    assert_ne!(secret(), first);
+    desk.reload(|settings| {
+        settings.replace("[profiles.gp]", "settings = { webhook_secret = { file = \"webhook.secret\" } }\n[profiles.gp]")
+    });
+
+    let order = KERNELHOST.order(&domain());
+    let answer = desk.send("POST", "/v1/services/told/create", Some(&order), &[("Prefer", "wait=0")]).await;
+    let id = text(&answer.json()["operation"], "id").to_owned();
+    let (mine, theirs) = (|query: &str| desk.book.number(query), |query: &str| desk.provider.number(query));
+    let sent = "SELECT COUNT(*) FROM deliveries WHERE delivered_at IS NULL";
+    until(|| mine("SELECT COUNT(*) FROM provider_events") > 0 && theirs(sent) == 0, || "the order's events".to_owned()).await;
+    let parked = || {
+        desk.book.execute("UPDATE operations SET next_at = 9000000000000 WHERE state = 'waiting'");
+        mine("SELECT COUNT(*) FROM operations WHERE state = 'waiting' AND next_at = 9000000000000") == 1
+    };
+    until(parked, || "an operation that nobody looks at".to_owned()).await;
+    desk.run_at_provider(&["order", "fulfil", text(&desk.service("told").await, "remote_id").strip_prefix("order/").unwrap()]);
+    desk.until(&id, &["done"]).await;
+
+    let shown = desk.run(&["profile", "webhook", "show", "kernelhost"]);
+    assert_eq!(shown["webhook"]["url"], json!(url), "{shown}");
+    assert!(!shown.to_string().contains(&secret()));
+    desk.run(&["profile", "webhook", "unset", "kernelhost"]);
+    assert_eq!(desk.run(&["profile", "webhook", "show", "kernelhost"])["webhook"], Value::Null);
+    let lacking =
+        provisor_on(desk.book.directory(), &desk.book.url()).args(["profile", "webhook", "show", "gp"]).output().unwrap();
+    assert_eq!(lacking.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_key_owns_is_found_and_left_alone() {
+    let desk = Desk::open().await;
+    desk.made(KERNELHOST).await;
+    let ordered = async || {
+        let order = json!({"product_id": 42, "billing_cycle": "monthly"});
+        let order = desk.key.post("/v1/orders", &format!("by-hand-{}", unique()), &order).await;
+        assert_eq!(order.status, 201, "{}", order.json());
+        let began = Instant::now();
+        loop {
+            let order = desk.key.get(&format!("/v1/orders/{}", order.json()["id"])).await.json();
+            if let Some(id) = order["service_id"].as_i64() {
+                return format!("service/{id}");
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{order}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let listed = async || {
+        let answer = desk.send("GET", "/v1/profiles/kernelhost/unowned", None, &[]).await;
+        assert_eq!(answer.status, 200);
+        let services = answer.json()["services"].as_array().unwrap().clone();
+        services.iter().map(|service| text(service, "remote_id").to_owned()).collect::<Vec<_>>()
+    };
+    let taken = async || {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = jiff::Timestamp::now().as_millisecond();
+        assert_eq!(desk.run(&["operations", "reconcile"])["inventories"], 1, "GP has no list");
+        let query = format!("SELECT COUNT(*) FROM inventories WHERE taken_at >= {now}");
+        until(|| desk.book.number(&query) > 0, || "an inventory".to_owned()).await;
+    };
+    until(|| desk.book.number("SELECT COUNT(*) FROM inventories") > 0, || "an inventory to be due".to_owned()).await;
+    let (forgotten, live) = (ordered().await, desk.live(KERNELHOST));
+    taken().await;
+    assert_eq!(listed().await, [forgotten.clone()]);
+    let drift = provisor_on(desk.book.directory(), &desk.book.url()).args(["operations", "drift"]).output().unwrap();
+    let shown: Value = serde_json::from_slice(&drift.stdout).unwrap();
+    assert_eq!((drift.status.code(), text(&shown, "drift"), text(&shown, "remote_id")), (Some(1), "unowned", forgotten.as_str()));
+    desk.done("found", "adopt", &json!({"profile": "kernelhost", "remote_id": forgotten})).await;
+    assert_eq!(listed().await, [""; 0]);
+
+    // While an order is under way, what is found may be its service.
+    desk.book.execute("UPDATE operations SET state = 'dead', ended_at = NULL WHERE kind = 'create'");
+    let other = ordered().await;
+    taken().await;
+    assert_eq!(listed().await, [""; 0]);
+    assert_eq!(desk.book.number("SELECT COUNT(*) FROM unowned_services WHERE is_certain = 0"), 1);
+    desk.book.execute("UPDATE unowned_services SET since = since - 900001 WHERE is_certain = 0");
+    taken().await;
+    assert_eq!(listed().await, [other]);
+    assert_eq!(desk.live(KERNELHOST), live + 1, "nothing is ended");
+    let narrow = text(&desk.run(&["panel", "create", "--name", "narrow", "--profile", "gp"]), "token").to_owned();
+    let url = format!("http://{}/v1/profiles/kernelhost/unowned", desk.gateway().address());
+    assert_eq!(ask(&Http::default(), &url, "GET", &narrow, None, &[]).await.unwrap().status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_option_that_may_be_secret_is_sealed_and_survives_a_crash() {
+    const OPTION: &str = "MARKED-message-of-the-day";
+    let mut desk = Desk::open().await;
+    desk.credit("-1000000.00");
+    let plans = desk.send("GET", "/v1/profiles/kernelhost/catalog", None, &[]).await.json()["plans"].as_array().unwrap().clone();
+    let plan = plans.iter().find(|plan| plan["options"].to_string().contains("\"motd\"")).unwrap();
+    let options = json!({"hostname": domain(), "motd": OPTION});
+    let order = json!({"profile": "kernelhost", "plan": plan["id"], "options": options});
+    let answer = desk.send("POST", "/v1/services/game/create", Some(&order), &[("Prefer", "wait=1")]).await;
+    assert_eq!(answer.status, 202, "{}", answer.json());
+    let id = text(&answer.json()["operation"], "id").to_owned();
+    let shown = desk.run(&["operations", "show", &id]);
+    assert!(shown["request"].to_string().contains("hostname") && !shown.to_string().contains(OPTION), "{shown}");
+    let sealed = |desk: &Desk| desk.book.number("SELECT COUNT(*) FROM operations WHERE sealed_options IS NOT NULL");
+    assert_eq!(sealed(&desk), 1);
+    // What was asked for is asked for again after a crash, in the same words, as an unlike request would be refused.
+    let forgotten = "is_accepted = 0, accepted_at = NULL, next_at = 9000000000000";
+    let parked = || {
+        desk.book.execute(&format!("UPDATE operations SET {forgotten} WHERE state = 'waiting'"));
+        desk.book.number("SELECT COUNT(*) FROM operations WHERE state = 'waiting' AND next_at = 9000000000000") == 1
+    };
+    until(parked, || "an operation that nobody looks at".to_owned()).await;
+    desk.kill();
+    desk.credit("1000.00");
+    let seen = desk.upstream.seen("POST /cp/kh_reseller_api/v1/orders");
+    desk.start();
+    desk.run(&["operations", "retry", &id]);
+    desk.until(&id, &["done"]).await;
+    assert!(desk.upstream.seen("POST /cp/kh_reseller_api/v1/orders") > seen);
+    assert_eq!((sealed(&desk), desk.live(KERNELHOST)), (0, 1));
+    let files = std::fs::read_dir(desk.book.directory()).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.filter(|path| path.is_file()) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(OPTION.len()).any(|window| window == OPTION.as_bytes()), "in {}", file.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_is_told_of_each_day_once() {
+    let receiver = Receiver::answering(|_, before| Reply::Status(if before == 0 { 503 } else { 200 })).await;
+    let mut desk = Desk::open().await;
+    let (machine, site) = (desk.made(KERNELHOST).await, desk.made(GP).await);
+    desk.change(&site, "change-package", &json!({"plan": "Free"})).await;
+    desk.done(&machine, "suspend", &json!({})).await;
+    desk.stop();
+    let midnight = jiff::Timestamp::now().as_second() / 86_400 * 86_400_000;
+    for statement in [
+        format!("UPDATE operations SET ended_at = {} WHERE kind <> 'suspend'", midnight - 1),
+        format!("UPDATE operations SET ended_at = {midnight} WHERE kind = 'suspend'"),
+        "UPDATE managed_services SET drift = 'gone', drift_since = 1 WHERE profile = 'gp'".to_owned(),
+        "UPDATE operations SET state = 'dead', ended_at = NULL, created_at = 1 WHERE kind = 'create' AND profile = 'gp'"
+            .to_owned(),
+    ] {
+        desk.book.execute(&statement);
+    }
+    std::fs::write(desk.book.directory().join("ops.secret"), "MARKED-ops").unwrap();
+    desk.reconfigure(|settings| {
+        format!(
+            "{settings}\n[gateway.summary]\nat = \"00:00\"\nmail = \"ops@example.com\"\ncallback = \"ops\"\n
+             [callbacks.ops]\nkind = \"signed\"\nurl = \"{}\"\nsecret = {{ file = \"ops.secret\" }}\n",
+            receiver.url().split('?').next().unwrap()
+        )
+    });
+    receiver.wait_for(1).await;
+    // A call-back that does not take it is told again; not in this test's time, unless it is due.
+    let was_tried = || desk.book.number("SELECT COUNT(*) FROM summaries WHERE tell_attempts = 1") == 1;
+    until(was_tried, || "a call-back that was not taken".to_owned()).await;
+    desk.book.execute("UPDATE summaries SET tell_at = 1");
+    let told = receiver.wait_for(2).await.pop().unwrap();
+    let (summary, signature) = (told.json()["summary"].clone(), told.header("provisor-signature").to_owned());
+    let now = jiff::Timestamp::now();
+    provisor_providers::kernelhost::webhook::verify(&signature, &told.body, &[b"MARKED-ops"], now).unwrap();
+    for (member, value) in [
+        ("done", json!(1)),
+        ("failed", json!(1)),
+        ("dead", json!(1)),
+        ("unknown", json!(0)),
+        ("open_over_a_day", json!(1)),
+        ("drift", json!({"gone": 1})),
+        ("left_alone", json!([])),
+    ] {
+        assert_eq!(summary[member], value, "{member}: {summary}");
+    }
+    let folder = desk.book.directory().join("mail");
+    let mails = || {
+        let files = std::fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|ending| ending == "eml")).collect::<Vec<_>>()
+    };
+    until(|| !mails().is_empty(), || "a mail".to_owned()).await;
+    let mail = std::fs::read_to_string(&mails()[0]).unwrap();
+    assert!(mail.contains("To: ops@example.com\r\n") && mail.contains("dead: for a person to settle"), "{mail}");
+    for secret in [PASSWORD, "MARKED-ops", &desk.token, "@example.com\"", machine.as_str()] {
+        assert!(!mail.contains(secret) && !summary.to_string().contains(secret), "{secret}");
+    }
+    assert_eq!(text(&desk.run(&["mail", "list"]), "to"), "ops@example.com");
+    // Another start makes no second one; the next day does.
+    desk.kill();
+    desk.start();
+    desk.book.execute("UPDATE summaries SET day = '2000-01-01'");
+    until(|| desk.book.number("SELECT COUNT(*) FROM summaries") == 2, || "the next day's".to_owned()).await;
+    receiver.wait_for(3).await;
+    assert_eq!(desk.book.number("SELECT COUNT(*) FROM mails"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

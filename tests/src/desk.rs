@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::binary::{key, reseller, run, run_on, serve};
+use crate::binary::{key, provisor, reseller, run, run_on, serve};
 use crate::book::{Book, Engine};
 use crate::daemon::{Daemon, binary};
 use crate::faults::Upstream;
@@ -57,7 +57,7 @@ pub struct Desk {
     pub token: String,
     /// What the gateway asks KernelHost as.
     pub key: KernelHostKey,
-    server: Daemon,
+    server: Option<Daemon>,
     gateway: Option<Daemon>,
     settings: String,
     reseller: String,
@@ -104,6 +104,7 @@ impl Desk {
         let token = text(&panel, "token").to_owned();
         let http = Http::default();
         let key = kernelhost.at(&server);
+        let server = Some(server);
         let mut desk = Self { book, provider, upstream, token, key, server, gateway: None, settings, reseller, http };
         desk.start();
         desk
@@ -125,6 +126,25 @@ impl Desk {
         self.settings = change(&self.settings);
         std::fs::write(self.book.directory().join("provisor.toml"), &self.settings).unwrap();
         self.start();
+    }
+
+    /// Ends the providers, gives them this configuration, and starts them again where they were.
+    pub fn reconfigure_providers(&mut self, settings: &str) {
+        let server = self.server.take().unwrap();
+        let address = server.address().to_string();
+        server.stop();
+        std::fs::write(self.provider.directory().join("provisor.toml"), settings).unwrap();
+        let mut command = provisor(self.provider.directory());
+        command.args(["--log", "error", "serve", "--server", &address]).stderr(Stdio::null());
+        self.server = Some(Daemon::start(command));
+    }
+
+    /// Changes the gateway's configuration, and has it read while it runs.
+    pub fn reload(&mut self, change: impl FnOnce(&str) -> String) {
+        self.settings = change(&self.settings);
+        std::fs::write(self.book.directory().join("provisor.toml"), &self.settings).unwrap();
+        let told = Command::new("kill").args(["-HUP", &self.gateway().id().to_string()]).status().unwrap();
+        assert!(told.success());
     }
 
     /// Starts another gateway on the same book, in a directory of its own with the same master key.
@@ -158,7 +178,7 @@ impl Desk {
 
     /// The providers' process.
     pub fn server(&self) -> &Daemon {
-        &self.server
+        self.server.as_ref().unwrap()
     }
 
     /// Runs a command on the gateway's data directory; its last line.

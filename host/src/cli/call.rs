@@ -23,7 +23,7 @@ use crate::plugin::words::to_json;
 #[derive(Args)]
 #[command(after_help = "\
 Operations:
-  asking    check, balance, catalog, list-services, status, credentials, sign-on, invoices, invoice-pdf
+  asking    check, balance, catalog, list-services, status, credentials, sign-on, invoices, invoice-pdf, get-webhook
   changing  create, suspend, unsuspend, terminate, renew, reset-password, change-package, power
 
 Values for --set:
@@ -39,6 +39,7 @@ Examples:
   provisor call create --profile gp-main --plan 10k --domain example.com --set email=a@example.com --set-env password=NEW_PASSWORD
   provisor call renew --profile gp-main --domain example.com --set due_at=2027-01-15T00:00:00Z
 
+Webhooks are set with `provisor profile webhook`, which keeps the secret.
 This command keeps no journal: repeat a change with the same --idempotency-key, or ask for the status first.")]
 pub(super) struct Call {
     /// The operation's name in the contract
@@ -170,6 +171,7 @@ impl Asked<'_> {
             "credentials" => shown(&caller.credentials(service()).await?),
             "sign-on" => shown(&caller.sign_on(service(), self.values.required("target")?).await?),
             "invoices" => shown(&caller.invoices(cursor()).await?),
+            "get-webhook" => shown(&caller.get_webhook().await?),
             "invoice-pdf" => self.invoice_pdf().await,
             change => self.change(change, service()).await,
         }
@@ -253,14 +255,19 @@ fn shown<T: serde::Serialize>(value: &T) -> Result<(Value, String), Stopped> {
     Ok((value, people))
 }
 
-/// A problem is a result: it goes to stdout as JSON, and to people with what they can do about it.
-fn report(context: &Context, asked: &Asked<'_>, problem: &Problem) -> Result<Exit, Failure> {
-    let exit = match (problem.kind, problem.effect) {
+/// What the caller can do about a problem.
+pub(super) fn exit_of(problem: &Problem) -> Exit {
+    match (problem.kind, problem.effect) {
         (_, Effect::Unknown) => Exit::Unknown,
         (ProblemKind::Unreachable | ProblemKind::RateLimited, _) => Exit::Unreachable,
         (ProblemKind::Invalid, _) => Exit::Usage,
         _ => Exit::Failed,
-    };
+    }
+}
+
+/// A problem is a result: it goes to stdout as JSON, and to people with what they can do about it.
+fn report(context: &Context, asked: &Asked<'_>, problem: &Problem) -> Result<Exit, Failure> {
+    let exit = exit_of(problem);
     let words = to_json(problem).map_err(Failure::failed)?;
     let people = format!("{}: {}", words["kind"].as_str().unwrap_or_default(), problem.message);
     let value = json!({ "operation": asked.command.operation, "outcome": "failed", "problem": words });

@@ -11,6 +11,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use url::Url;
 pub use data::{DataError, data_directory, prepare_data};
 pub use environment::Environment;
 pub use error::Error;
-pub use outgoing::{AllowTargets, Callback, CallbackKind, Mail, Sender, Smtp, SmtpTls, Webhooks};
+pub use outgoing::{AllowTargets, Callback, CallbackKind, Mail, Recipient, Sender, Smtp, SmtpTls, Summary, TimeOfDay, Webhooks};
 pub use secret::{SecretError, SecretRef, Value};
 pub use store::{PostgresHost, PostgresUrl, StoreUrl};
 
@@ -39,6 +40,8 @@ const DAYS_MAX: u32 = 3650;
 /// Of an attempt at a change, and between comparisons of a service with its provider.
 const DEADLINE_MS_MIN: u32 = 1000;
 const CHECK_S_MIN: u32 = 60;
+/// Of the journal: past the time in which lost answers are settled, panels told, and repeats come.
+const KEEP_DAYS: RangeInclusive<u32> = 30..=36_500;
 /// Of a card gateway's time.
 const TIMEOUT_MS_MIN: u32 = 100;
 
@@ -137,6 +140,8 @@ impl Config {
 pub struct Gateway {
     pub listen: Listen,
     pub journal: Journal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
 }
 
 /// How changes are made.
@@ -152,6 +157,7 @@ pub struct Journal {
     pub first_pause_ms: u32,
     pub quiet_ms: u32,
     pub check_every_s: u32,
+    pub keep_days: u32,
 }
 
 impl Default for Journal {
@@ -165,6 +171,7 @@ impl Default for Journal {
             first_pause_ms: 500,
             quiet_ms: 10_000,
             check_every_s: 21_600,
+            keep_days: 400,
         }
     }
 }
@@ -418,6 +425,20 @@ impl Profile {
     }
 }
 
+fn check_summary(config: &Config, summary: &Summary) -> Result<(), error::Refusal> {
+    let refuse = |key: &str, message: &str| {
+        let key = ["gateway", "summary", key].map(str::to_owned).to_vec();
+        Err(error::Refusal { key, message: message.to_owned() })
+    };
+    match &summary.callback {
+        Some(name) if config.callbacks.get(name).is_none_or(|callback| callback.kind != CallbackKind::Signed) => {
+            refuse("callback", "a summary is told to a call-back of the kind \"signed\", by its name")
+        }
+        None if summary.mail.is_none() => refuse("mail", "a summary goes to a `mail` address, to a `callback`, or to both"),
+        _ => Ok(()),
+    }
+}
+
 /// What the types cannot say alone. The refusal names the key it is about.
 fn check(config: &Config) -> Result<(), error::Refusal> {
     if let Some(Server { billing, cards, .. }) = &config.server {
@@ -435,7 +456,10 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
             return refuse("cards", "timeout_ms", "a gateway needs at least 100 milliseconds");
         }
     }
-    if let Some(Gateway { journal, .. }) = &config.gateway {
+    if let Some(Gateway { journal, summary, .. }) = &config.gateway {
+        if let Some(summary) = summary {
+            check_summary(config, summary)?;
+        }
         let refuse = |key: &str, message: &str| {
             let key = ["gateway", "journal", key].map(str::to_owned).to_vec();
             Err(error::Refusal { key, message: message.to_owned() })
@@ -448,6 +472,9 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
         }
         if journal.check_every_s < CHECK_S_MIN {
             return refuse("check_every_s", "services are compared at most once a minute");
+        }
+        if journal.keep_days != 0 && !KEEP_DAYS.contains(&journal.keep_days) {
+            return refuse("keep_days", "the journal is kept for 30 to 36500 days, or with 0 for ever");
         }
     }
     config.mail.check()?;

@@ -47,7 +47,10 @@ pub(super) async fn notice(
         "suspend" => asked.change(key, None, body::suspend(None), None).await,
         "unsuspend" => asked.change(key, None, Change::Unsuspend, None).await,
         "cancel" => asked.change(key, None, Change::Terminate, None).await,
-        "renew" => asked.renew(key, form.due_date(query.text("due").unwrap_or("date_renews"))?).await,
+        "renew" => {
+            let due_at = form.due_date(query.text("due").unwrap_or("date_renews"))?;
+            asked.change(key, None, Change::Renew { due_at }, None).await
+        }
         "package_change" => {
             let mut options = form.options()?;
             let plan = plan(&mut options)?;

@@ -5,7 +5,6 @@
 
 use hyper::StatusCode;
 use hyper::http::request::Parts;
-use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
@@ -17,8 +16,6 @@ use crate::operations::{Change, Request};
 use crate::plugin::contract::ProblemKind;
 use crate::store::{Managed, Panel};
 
-/// How far a panel's due date may lie from the provider's for the two to be one.
-const SAME_DUE_DATE: SignedDuration = SignedDuration::from_hours(72);
 /// What is a field of an order, or a secret, and never an option of another change: options are written down.
 const NO_OPTIONS: [&str; 7] = ["domain", "email", "new_password", "note", "password", "reason", "term"];
 
@@ -95,14 +92,6 @@ impl Asked<'_> {
         self.change(key, None, Change::ChangePackage { plan, options }, None).await
     }
 
-    /// Has a due date renewed. Panels know it to the day, and the provider's own moment of that day is what is to be renewed: taken
-    /// for midnight, it would look as if the provider had renewed already.
-    pub(super) async fn renew(&self, key: String, due_at: String) -> Result<Answer, Refusal> {
-        let (service, _) = questions::known(self.state, self.panel, &key)?;
-        let due_at = service.due_at.filter(|own| is_same_due_date(own, &due_at)).unwrap_or(due_at);
-        self.change(key, None, Change::Renew { due_at }, None).await
-    }
-
     /// The profile of a new service. One in the address is the administrator's word, and whatever an order says counts only without.
     pub(super) fn profile(&self, in_order: Option<String>) -> Result<String, Refusal> {
         let profile = self.query.text("profile").map(str::to_owned).or(in_order);
@@ -121,26 +110,4 @@ pub(super) fn taken(options: &mut Options, name: &str) -> Option<String> {
 /// A function or an event that these routes do not offer.
 pub(super) fn unsupported(message: &str) -> Refusal {
     Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, ProblemKind::Unsupported, message)
-}
-
-fn is_same_due_date(own: &str, told: &str) -> bool {
-    let day = |text: &str| text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
-    let moment = |text: &str| text.trim().parse::<Timestamp>().ok().or_else(|| Some(day(text.trim())?.timestamp()));
-    moment(own).zip(moment(told)).is_some_and(|(own, told)| own.duration_since(told).abs() <= SAME_DUE_DATE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_day_and_the_moments_around_it_are_one_due_date() {
-        let own = "2027-01-15T08:00:00Z";
-        for same in ["2027-01-15", "2027-01-15T00:00:00Z", "2027-01-17", "2027-01-13", " 2027-01-15T09:30:00+01:00 "] {
-            assert!(is_same_due_date(own, same), "{same}");
-        }
-        for other in ["2027-02-15", "2026-12-15", "2027-01-22", "", "soon", "2027-02-30"] {
-            assert!(!is_same_due_date(own, other), "{other}");
-        }
-    }
 }

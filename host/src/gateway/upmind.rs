@@ -64,7 +64,10 @@ pub(super) async fn call(
         "changePackage" => {
             asked.change_package(key()?, required("package_identifier", package_identifier)?, without_ours(extra)).await
         }
-        "renew" => asked.renew(key()?, required("due_at", extra.remove("due_at"))?).await,
+        "renew" => {
+            let due_at = required("due_at", extra.remove("due_at"))?;
+            asked.change(key()?, None, Change::Renew { due_at }, None).await
+        }
         _ => Err(unsupported("the functions are create, getInfo, suspend, unsuspend, terminate, changePackage and renew")),
     }
 }

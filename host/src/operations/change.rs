@@ -13,7 +13,8 @@ use crate::plugin::contract::{PowerAction, Problem, ProblemKind};
 
 pub(super) type HmacSha256 = Hmac<Sha256>;
 
-/// What a panel may ask for a service. The password that comes with some is kept apart, since this is written down.
+/// What a panel may ask for a service. The password that comes with some is kept apart, since this is written down; options that may be
+/// secret are taken out before that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "kebab-case")]
 pub enum Change {
@@ -157,6 +158,28 @@ impl Change {
         Ok(mac)
     }
 
+    /// The change as it is written down, and the options that are sealed: all of which nobody says that they are not secret. What a plan
+    /// asks for stands in its catalogue alone, which is not read for each order.
+    pub(super) fn without_secrets(mut self, plain: &[String]) -> (Self, BTreeMap<String, String>) {
+        let sealed = self.options_mut().map(|options| options.extract_if(.., |name, _| !plain.contains(name)).collect());
+        (self, sealed.unwrap_or_default())
+    }
+
+    /// The change as it was asked for.
+    pub(super) fn with_secrets(mut self, sealed: BTreeMap<String, String>) -> Self {
+        if let Some(options) = self.options_mut() {
+            options.extend(sealed);
+        }
+        self
+    }
+
+    fn options_mut(&mut self) -> Option<&mut BTreeMap<String, String>> {
+        match self {
+            Self::Create { options, .. } | Self::ChangePackage { options, .. } => Some(options),
+            _ => None,
+        }
+    }
+
     /// The request in one spelling: texts trimmed, empty ones absent, a domain in small letters, a due date as a time. What the API
     /// lists as fields of an order and a panel sent as an option becomes the field.
     pub fn normal(self, password: Option<SecretString>) -> Result<(Self, Option<SecretString>), Problem> {
@@ -212,17 +235,17 @@ fn day(text: &str) -> Option<Timestamp> {
     day.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp()).ok()
 }
 
-/// A day lasts, somewhere on earth, from so long before it begins in UTC until so long after.
-const DAY_BEGINS: SignedDuration = SignedDuration::from_hours(14);
-const DAY_ENDS: SignedDuration = SignedDuration::from_hours(24 + 12);
+/// How far a panel's due date may lie from the provider's for the two to be one: panels count from the day of the order, providers
+/// from the moment of the delivery, and two due dates of one service are a month apart at least.
+const SAME_DUE_DATE: SignedDuration = SignedDuration::from_hours(72);
 
-/// The moment that a due date stands for. Panels know the day, providers the moment: where the provider's falls on the panel's day,
-/// whatever the time zone, that one is meant. Otherwise it is the first second in UTC.
+/// The moment that a due date stands for: the provider's own where that is near, otherwise what the panel said, a day from its first
+/// second in UTC. By a panel's date from shortly before its own, the provider would have renewed already: nothing would be paid.
 pub(super) fn due_moment(due_at: &str, providers: Option<&str>) -> String {
-    let Some(begins) = day(due_at) else { return due_at.to_owned() };
-    let is_meant = |at: &Timestamp| *at >= begins - DAY_BEGINS && *at < begins + DAY_ENDS;
+    let Some(told) = day(due_at).or_else(|| due_at.parse().ok()) else { return due_at.to_owned() };
+    let is_meant = |own: &Timestamp| own.duration_since(told).abs() <= SAME_DUE_DATE;
     let meant = providers.and_then(|text| text.parse().ok()).filter(is_meant);
-    meant.unwrap_or(begins).to_string()
+    meant.unwrap_or(told).to_string()
 }
 
 fn invalid(field: &str, message: &str) -> Problem {
@@ -265,6 +288,16 @@ mod tests {
     }
 
     #[test]
+    fn options_that_may_be_secret_are_kept_apart_and_come_back() {
+        let asked = create("example.com", &[("ram", "4"), ("license_key", "MARKED")]);
+        let (written, sealed) = asked.clone().without_secrets(&["ram".to_owned()]);
+        let text = serde_json::to_string(&written).unwrap();
+        assert!(text.contains("\"ram\":\"4\"") && !text.contains("MARKED") && !text.contains("license_key"), "{text}");
+        assert_eq!(written.with_secrets(sealed), asked);
+        assert_eq!(Change::Terminate.without_secrets(&[]), (Change::Terminate, BTreeMap::new()));
+    }
+
+    #[test]
     fn a_due_date_has_one_spelling() {
         let renew =
             |due_at: &str| Change::Renew { due_at: due_at.to_owned() }.normal(None).map(|(change, _)| change.sameness(1, None));
@@ -277,16 +310,18 @@ mod tests {
     }
 
     #[test]
-    fn a_day_stands_for_the_provider_s_moment_on_it() {
-        let known = Some("2027-01-15T08:30:00Z");
-        for (due_at, moment) in [
-            ("2027-01-15", "2027-01-15T08:30:00Z"),
-            ("2027-01-16", "2027-01-16T00:00:00Z"),
-            ("2027-01-14", "2027-01-15T08:30:00Z"),
-            ("2027-01-13", "2027-01-13T00:00:00Z"),
-            ("2027-01-15T00:00:00Z", "2027-01-15T00:00:00Z"),
+    fn a_due_date_stands_for_the_provider_s_moment_near_it() {
+        let own = "2027-01-15T08:30:00Z";
+        for near in ["2027-01-15", "2027-01-13", "2027-01-18", "2027-01-15T00:00:00Z", "2027-01-14T23:00:00Z", own] {
+            assert_eq!(due_moment(near, Some(own)), own, "{near}");
+        }
+        for (other, moment) in [
+            ("2027-01-12", "2027-01-12T00:00:00Z"),
+            ("2027-01-19", "2027-01-19T00:00:00Z"),
+            ("2027-02-15", "2027-02-15T00:00:00Z"),
+            ("2026-12-15T08:30:00Z", "2026-12-15T08:30:00Z"),
         ] {
-            assert_eq!(due_moment(due_at, known), moment, "{due_at}");
+            assert_eq!(due_moment(other, Some(own)), moment, "{other}");
         }
         assert_eq!(due_moment("2027-01-15", None), "2027-01-15T00:00:00Z");
         assert_eq!(due_moment("2027-01-15", Some("soon")), "2027-01-15T00:00:00Z");

@@ -7,17 +7,20 @@ mod attempt;
 mod breaker;
 mod change;
 mod follow;
+mod inventory;
 mod metrics;
 mod problems;
 mod profiles;
 mod reconcile;
 mod record;
+mod retention;
 mod runner;
+mod summary;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use provisor_providers::books::Fault;
 use secrecy::SecretString;
 use tokio::sync::{Notify, broadcast, watch};
@@ -34,9 +37,10 @@ use self::profiles::{capability, is_idempotent};
 pub use self::reconcile::FreshError;
 use self::record::Asked;
 use self::runner::UnderWay;
+pub use self::summary::SummaryOptions;
 use crate::clock::Clock;
-use crate::plugin::contract::{Event, Problem, ProblemKind, Property};
-use crate::store::{Managed, Operation, OperationAttempt, OperationState, Panel, Store, StoreError};
+use crate::plugin::contract::{Event, FieldKind, Problem, ProblemKind, Property};
+use crate::store::{Managed, Operation, OperationAttempt, OperationState, Panel, Schedule, Store, StoreError};
 use crate::telemetry::request_id;
 
 /// What the operator may choose.
@@ -52,6 +56,10 @@ pub struct Options {
     pub deadline_ms: u32,
     /// How often each service is compared with its provider.
     pub check_every: Duration,
+    /// How long what has ended is kept; for ever, if none.
+    pub keep_for: Option<SignedDuration>,
+    /// The operator's daily summary.
+    pub summary: Option<SummaryOptions>,
 }
 
 /// Events told in one request of a provider; more are dropped.
@@ -108,6 +116,10 @@ impl Working {
         for task in self.tasks {
             let _ended = task.await;
         }
+        let (store, holder) = (&self.operations.0.store, self.operations.0.holder.clone());
+        if let Err(error) = store.transact(move |books| books.release_schedule(Schedule::Journal, &holder)).await {
+            tracing::debug!(%error, "the next host has to wait for the end of the lease");
+        }
     }
 }
 
@@ -127,10 +139,15 @@ pub fn start(store: Store, clock: Arc<dyn Clock>, profiles: Profiles, options: O
         metrics: Metrics::default(),
     });
     let (stop, stopped) = watch::channel(false);
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(runner::run(Arc::clone(&shared), stopped.clone())),
-        tokio::spawn(reconcile::run(Arc::clone(&shared), stopped)),
+        tokio::spawn(reconcile::run(Arc::clone(&shared), stopped.clone())),
+        tokio::spawn(inventory::run(Arc::clone(&shared), stopped.clone())),
+        tokio::spawn(retention::run(Arc::clone(&shared), stopped.clone())),
     ];
+    if let Some(summary) = shared.options.summary.clone() {
+        tasks.push(tokio::spawn(summary::run(Arc::clone(&shared), summary, stopped)));
+    }
     Working { operations: Operations(shared), stop, tasks }
 }
 
@@ -156,6 +173,8 @@ pub struct Request {
 struct Admitted {
     /// It charges at a provider without idempotency.
     is_alone: bool,
+    /// Options of which the provider says that they are not secret.
+    plain_options: Vec<String>,
     /// While a provider is left alone, a new change is refused rather than made to wait: its panel hears at once that nothing was sent.
     left_alone: Option<Problem>,
 }
@@ -218,7 +237,7 @@ impl Operations {
         let named = profile.clone().or(made_with);
         // Without a profile the journal says what is missing.
         let admitted = named.as_deref().map(|name| self.admit(panel, name, &change)).transpose();
-        let Admitted { is_alone, left_alone } = admitted.map_err(AskError::Refused)?.unwrap_or_default();
+        let Admitted { is_alone, plain_options, left_alone } = admitted.map_err(AskError::Refused)?.unwrap_or_default();
         let asked = Asked {
             panel: panel.id,
             key,
@@ -229,6 +248,7 @@ impl Operations {
             request_id: asked_by,
             ulid: request_id(&*shared.clock),
             is_alone,
+            plain_options,
             left_alone,
             now: shared.clock.now(),
         };
@@ -256,7 +276,9 @@ impl Operations {
             let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             problems::later(ProblemKind::Unreachable, "the provider does not answer: it is left alone for a while", milliseconds)
         });
-        Ok(Admitted { is_alone: capability.charges && !is_idempotent(info), left_alone })
+        let plain = info.order_fields.iter().filter(|field| field.kind != FieldKind::Secret);
+        let plain_options = plain.map(|field| field.name.clone()).collect();
+        Ok(Admitted { is_alone: capability.charges && !is_idempotent(info), plain_options, left_alone })
     }
 
     /// Waits until an operation has ended, needs a person, or the time is over; then as it stands.
@@ -356,10 +378,12 @@ impl Operations {
     /// What monitoring asks for, in Prometheus' text format.
     pub fn metrics(&self) -> Result<String, Fault> {
         let (store, now) = (&self.0.store, self.0.clock.now());
-        let (open, oldest, drifted) = store
-            .read(|books| Ok((books.open_operation_counts()?, books.oldest_open_operation()?, books.drifted_services()?)))?;
+        let (open, oldest, drifted, unowned) = store.read(|books| {
+            let (open, oldest) = (books.open_operation_counts()?, books.oldest_open_operation()?);
+            Ok((open, oldest, books.drifted_services()?, books.unowned_count()?))
+        })?;
         let oldest_s = oldest.map_or(0, |oldest| now.duration_since(oldest).as_secs().max(0));
-        let gauges = Gauges { is_sealed: store.is_sealed(), open, oldest_s, drifted };
+        let gauges = Gauges { is_sealed: store.is_sealed(), open, oldest_s, drifted, unowned };
         let circuits = self.0.profiles.all().keys().map(|name| (name.clone(), self.0.breakers.is_open(name))).collect::<Vec<_>>();
         Ok(self.0.metrics.text(&gauges, &circuits))
     }

@@ -10,7 +10,7 @@ use wasmtime::Store;
 
 use super::contract::{
     Account, Call, Connection, Contract, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction, Problem,
-    Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting,
+    Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting, Webhook,
 };
 use super::log::{GuestLog, Secrets};
 use super::profile::{BindError, Profile};
@@ -153,6 +153,23 @@ impl Caller {
             Box::pin(async move { contract.provisor_provisioning_events().call_receive(store, at, &headers, &body).await })
         })
         .await
+    }
+
+    /// Where the provider sends webhooks now.
+    pub async fn get_webhook(&self) -> Result<Option<Webhook>, Problem> {
+        self.run("get_webhook", Manner::asking(), move |contract, store, at| {
+            Box::pin(async move { contract.provisor_provisioning_events().call_get_webhook(store, at).await })
+        })
+        .await
+    }
+
+    /// Has webhooks sent to this address, or to none; the secret that signs them from now on, where the provider makes one.
+    pub async fn set_webhook(&self, url: Option<String>) -> Result<Option<SecretString>, Problem> {
+        let manner = Manner { changes: true, ..Manner::asking() };
+        let set = self.run("set_webhook", manner, move |contract, store, at| {
+            Box::pin(async move { contract.provisor_provisioning_events().call_set_webhook(store, at, url.as_deref()).await })
+        });
+        Ok(set.await?.map(SecretString::from))
     }
 
     async fn run<T: Send + 'static>(

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::bench::{Bench, Candidate, Operation, reference};
 
 /// Every function of the contract but `describe`; what ends the service comes last.
-const OPERATIONS: [&str; 18] = [
+const OPERATIONS: [&str; 20] = [
     "check",
     "balance",
     "catalog",
@@ -20,6 +20,8 @@ const OPERATIONS: [&str; 18] = [
     "invoices",
     "invoice-pdf",
     "receive",
+    "get-webhook",
+    "set-webhook",
     "create",
     "suspend",
     "unsuspend",
@@ -149,6 +151,8 @@ async fn ask(bench: &Bench, at: &Connection, operation: &str, service: &Service)
         "invoices" => bench.told(client.invoices(world, at, None).await).map(drop),
         "invoice-pdf" => bench.told(client.invoice_pdf(world, at, invoice(bench).await).await).map(drop),
         "receive" => bench.told(client.receive(world, at, &[], b"{}")).map(drop),
+        "get-webhook" => bench.told(client.get_webhook(world, at).await).map(drop),
+        "set-webhook" => hidden(bench, client.set_webhook(world, at, None).await),
         change => {
             let operation = Operation::ALL.into_iter().find(|operation| operation.name() == change).unwrap();
             let mut intent = bench.intend_at(at, operation, Some(service)).await?;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use provisor::plugin::{Caller, Host, Options, Plugin, Profile};
 use provisor_providers::contract::{
     Account, Call, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction, Problem, Property,
-    ProviderInfo, Service, ServicePage, ServiceRef, Setting,
+    ProviderInfo, Service, ServicePage, ServiceRef, Setting, Webhook,
 };
 use provisor_providers::outside::Outside;
 use provisor_providers::provisioning::{Connection, Provisioning};
@@ -160,6 +160,14 @@ impl Provisioning for ThroughComponent {
 
     async fn invoice_pdf(&self, _: &dyn Outside, at: &Connection, id: String) -> Result<Vec<u8>, Problem> {
         both(self.bind(at).invoice_pdf(id).await)
+    }
+
+    async fn get_webhook(&self, _: &dyn Outside, at: &Connection) -> Result<Option<Webhook>, Problem> {
+        both(self.bind(at).get_webhook().await)
+    }
+
+    async fn set_webhook(&self, _: &dyn Outside, at: &Connection, url: Option<String>) -> Result<Option<SecretString>, Problem> {
+        self.bind(at).set_webhook(url).await.map_err(same)
     }
 
     /// Needs no network, but the sandbox is called asynchronously.

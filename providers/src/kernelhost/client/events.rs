@@ -1,10 +1,12 @@
-//! What the provider tells by webhook.
+//! What the provider tells by webhook, and where.
 
 use jiff::Timestamp;
+use secrecy::SecretString;
 use serde_json::Value;
 
+use super::exchange::Api;
 use super::mapping::properties;
-use crate::contract::{Event, Problem, ProblemKind, Property, Retry};
+use crate::contract::{Event, Problem, ProblemKind, Property, Retry, Webhook};
 use crate::kernelhost::webhook::{self, Rejected};
 use crate::kernelhost::wire::{self, as_id};
 use crate::outside::Outside;
@@ -12,6 +14,7 @@ use crate::provisioning::{Connection, problem};
 
 /// Where the signature may stand: no page names the header (our choice, 2.13).
 const SIGNATURE_HEADERS: [&str; 3] = [wire::header::WEBHOOK_SIGNATURE, "KH-Signature", "Stripe-Signature"];
+const WEBHOOKS: &str = "/v1/webhooks";
 /// Longer ids and types are not ours.
 const MAX_NAME: usize = 128;
 
@@ -26,6 +29,31 @@ pub(super) fn receive(world: &dyn Outside, at: &Connection, headers: &[Property]
         .map_err(|rejected| problem(ProblemKind::Unauthorized, format!("the webhook was refused: {rejected}")))?;
     let told: Value = serde_json::from_slice(body).map_err(|_| unreadable("is not JSON"))?;
     Ok(vec![event(&told)?])
+}
+
+/// Where webhooks are sent.
+pub(super) async fn get_webhook(api: &Api<'_>) -> Result<Option<Webhook>, Problem> {
+    let told: wire::Webhook = api.get(WEBHOOKS).await?;
+    let last = told.last_delivery.as_ref();
+    let known = [
+        ("events", (!told.events.is_empty()).then(|| told.events.join(","))),
+        ("secret-hint", told.secret_hint),
+        ("last-delivery", last.map(|last| last.status.clone())),
+        ("last-delivery-at", last.and_then(|last| last.attempted_at.clone())),
+        ("disabled-at", told.disabled_at),
+    ];
+    Ok(told.url.map(|url| Webhook { url, properties: properties(known) }))
+}
+
+/// Sets the address, or none. The secret is told with an address that is new (our choice, 2.8): where it was set before, or an answer
+/// was lost, another secret is asked for.
+pub(super) async fn set_webhook(api: &Api<'_>, url: Option<String>) -> Result<Option<SecretString>, Problem> {
+    let request = wire::WebhookRequest { url, events: None, rotate_secret: None };
+    let mut told: wire::Webhook = api.put(WEBHOOKS, &request).await?;
+    if request.url.is_some() && told.secret.is_none() {
+        told = api.put(WEBHOOKS, &wire::WebhookRequest { rotate_secret: Some(true), ..request }).await?;
+    }
+    Ok(told.secret.map(SecretString::from))
 }
 
 /// The one value of the first header that is there.
@@ -81,7 +109,8 @@ fn unreadable(why: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernelhost::client::script::{EPOCH, Net, WEBHOOK_SECRET, assert_discreet, at};
+    use crate::contract::Effect;
+    use crate::kernelhost::client::script::{EPOCH, Net, WEBHOOK_SECRET, assert_discreet, at, json, lost, refusal, run};
 
     fn header(name: &str, value: &str) -> Property {
         Property { name: name.to_owned(), value: value.to_owned() }
@@ -120,6 +149,41 @@ mod tests {
         let event = event.unwrap();
         assert_eq!(event.occurred_at, None);
         assert_eq!(event.properties, [header("order", "order/17"), header("status", "active")]);
+    }
+
+    const URL: &str = "https://gateway.example.com/v1/profiles/kh-main/events";
+
+    fn set(net: &Net, url: Option<&str>) -> Result<Option<String>, Problem> {
+        let at = at();
+        let secret = run(set_webhook(&Api::asking(net, &at).unwrap(), url.map(str::to_owned)));
+        Ok(secret?.map(|secret| secrecy::ExposeSecret::expose_secret(&secret).to_owned()))
+    }
+
+    #[test]
+    fn an_address_is_set_and_its_secret_is_told_though_an_answer_is_lost() {
+        let with_secret = || json(200, format!(r#"{{"url":"{URL}","secret":"whsec_new"}}"#));
+        let net = Net::new([with_secret()]);
+        assert_eq!(set(&net, Some(URL)).unwrap().as_deref(), Some("whsec_new"));
+        assert_eq!((net.asked(), net.body(0)), (vec!["PUT /v1/webhooks".to_owned()], serde_json::json!({"url": URL})));
+        // What was set by the lost one tells no secret any more.
+        let net = Net::new([lost(), json(200, format!(r#"{{"url":"{URL}"}}"#)), with_secret()]);
+        assert_eq!(set(&net, Some(URL)).unwrap().as_deref(), Some("whsec_new"));
+        assert_eq!(net.body(2), serde_json::json!({"url": URL, "rotate_secret": true}));
+        let net = Net::new([json(200, r#"{"url":null}"#)]);
+        assert_eq!((set(&net, None).unwrap(), net.body(0)), (None, serde_json::json!({"url": null})));
+        assert_eq!(set(&Net::always(lost()), None).unwrap_err().effect, Effect::Unknown);
+        let refused = set(&Net::new([refusal(403, "forbidden_scope", "missing_scope", "")]), None).unwrap_err();
+        assert_eq!((refused.kind, refused.effect), (ProblemKind::Forbidden, Effect::None));
+    }
+
+    #[test]
+    fn an_address_is_told_and_none_where_there_is_none() {
+        let at = at();
+        let get = |answer: &str| run(get_webhook(&Api::asking(&Net::new([json(200, answer)]), &at).unwrap())).unwrap();
+        assert_eq!(get(r#"{"url":null,"events":[]}"#), None);
+        let told =
+            get(&format!(r#"{{"url":"{URL}","secret_hint":"whsec_..ab12","last_delivery":{{"status":"failed"}}}}"#)).unwrap();
+        assert_eq!((told.url.as_str(), told.properties.len()), (URL, 2));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) struct Ask<'a> {
     /// From `/v1` on, query included: what is signed, byte for byte as it is sent.
     pub(super) path: &'a str,
     body: &'a [u8],
-    /// Present on changes, and on nothing else.
+    /// Present on changes that a repeat would make twice, and on nothing else.
     idempotency_key: Option<&'a str>,
     /// Everything but the health check.
     signed: bool,
@@ -63,7 +63,7 @@ impl<'a> Ask<'a> {
 
     /// What a failure left behind of which nobody knows whether the provider acted: nothing, when nothing was to be changed.
     pub(super) fn lost(&self) -> Effect {
-        if self.idempotency_key.is_some() { Effect::Unknown } else { Effect::None }
+        if self.method == "GET" { Effect::None } else { Effect::Unknown }
     }
 }
 
@@ -138,10 +138,15 @@ impl<'a> Api<'a> {
         body: &impl Serialize,
         secret: Option<&str>,
     ) -> Result<T, Problem> {
-        let body = Zeroizing::new(
-            serde_json::to_vec(body).map_err(|_| problem(ProblemKind::Internal, "the request could not be written"))?,
-        );
+        let body = written(body)?;
         let ask = Ask { method: "POST", path, body: &body, idempotency_key: Some(key), signed: true, secret };
+        read(&ask, &self.exchange(&ask).await?)
+    }
+
+    /// Sets what a repeat sets again: it needs no key.
+    pub(super) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Problem> {
+        let body = written(body)?;
+        let ask = Ask { method: "PUT", body: &body, ..Ask::get(path) };
         read(&ask, &self.exchange(&ask).await?)
     }
 
@@ -264,6 +269,11 @@ impl<'a> Api<'a> {
             properties.push(Property { name: "clock-offset-s".to_owned(), value: offset.to_string() });
         }
     }
+}
+
+fn written(body: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let written = serde_json::to_vec(body).map_err(|_| problem(ProblemKind::Internal, "the request could not be written"))?;
+    Ok(Zeroizing::new(written))
 }
 
 /// The base URL without the ending `/v1` (our choice, 2.1). Nothing but an address may stand in it: no credentials, which would end

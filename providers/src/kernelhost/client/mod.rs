@@ -18,7 +18,7 @@ use secrecy::SecretString;
 use self::exchange::Api;
 use crate::contract::{
     Account, Call, Capability, Event, Field, FieldKind, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction, Problem,
-    Property, ProviderInfo, Service, ServicePage, ServiceRef, State,
+    Property, ProviderInfo, Service, ServicePage, ServiceRef, State, Webhook,
 };
 use crate::kernelhost::wire::ActionRequest;
 use crate::outside::Outside;
@@ -163,6 +163,19 @@ impl Provisioning for Client {
     fn receive(&self, world: &dyn Outside, at: &Connection, headers: &[Property], body: &[u8]) -> Result<Vec<Event>, Problem> {
         events::receive(world, at, headers, body)
     }
+
+    async fn get_webhook(&self, world: &dyn Outside, at: &Connection) -> Result<Option<Webhook>, Problem> {
+        events::get_webhook(&Api::asking(world, at)?).await
+    }
+
+    async fn set_webhook(
+        &self,
+        world: &dyn Outside,
+        at: &Connection,
+        url: Option<String>,
+    ) -> Result<Option<SecretString>, Problem> {
+        events::set_webhook(&Api::asking(world, at)?, url).await
+    }
 }
 
 /// Tells with the outcome that the clock had to be corrected.
@@ -186,6 +199,8 @@ fn capabilities() -> Vec<Capability> {
         "credentials",
         "invoices",
         "invoice-pdf",
+        "get-webhook",
+        "set-webhook",
     ];
     let charging = Capability { charges: true, ..capability("create", Vec::new()) };
     let extended = [
@@ -230,7 +245,7 @@ mod tests {
     fn what_is_listed_is_offered_and_what_is_not_is_unsupported() {
         let info = Client.info();
         let listed: BTreeSet<&str> = info.capabilities.iter().map(|capability| capability.operation.as_str()).collect();
-        assert_eq!((info.capabilities.len(), listed.len()), (16, 16));
+        assert_eq!((info.capabilities.len(), listed.len()), (18, 18));
         let (net, at, service) = (Net::always(lost()), at(), || named("service/5"));
         let order = Order {
             plan: "42".to_owned(),
@@ -260,12 +275,14 @@ mod tests {
             ("invoices", run(Client.invoices(&net, &at, None)).err()),
             ("invoice-pdf", run(Client.invoice_pdf(&net, &at, "7".to_owned())).err()),
             ("receive", Client.receive(&net, &at, &[], b"").err()),
+            ("get-webhook", run(Client.get_webhook(&net, &at)).err()),
+            ("set-webhook", run(Client.set_webhook(&net, &at, None)).err()),
         ];
         for (operation, problem) in kinds {
             let problem = problem.unwrap();
             assert_eq!(problem.kind != ProblemKind::Unsupported, listed.contains(operation), "{operation}");
             // A renewal and a reset read before they change: there a lost answer left nothing behind.
-            let changes = ["create", "suspend", "unsuspend", "terminate", "power"].contains(&operation);
+            let changes = ["create", "suspend", "unsuspend", "terminate", "power", "set-webhook"].contains(&operation);
             assert_eq!(problem.effect, if changes { Effect::Unknown } else { Effect::None }, "{operation}");
         }
     }

@@ -1,5 +1,7 @@
 //! `provisor profile`: the providers' accounts that panels may use.
 
+mod webhook;
+
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -9,13 +11,15 @@ use super::book::block_on;
 use super::{Context, Exit, Failure};
 use crate::plugin::words::to_json;
 
-/// List the profiles of the configuration, and try them out
+/// List the profiles of the configuration, try them out, and have their providers tell the gateway of events
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   provisor profile list
   provisor profile check                   ask every profile's provider whether it lets us in
   provisor profile check kh-main
+  provisor profile webhook set kh-main --gateway https://gateway.example.com --secret-file kh-webhook.secret
+  provisor profile webhook show kh-main
 
 Profiles stand in the configuration; `provisor config show` has them, never their secrets.")]
 pub(super) struct Profile {
@@ -32,12 +36,16 @@ enum Command {
         /// Only this one
         name: Option<String>,
     },
+    /// Where a profile's provider sends its events
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
 }
 
 pub(super) fn run(command: Profile, context: &Context) -> Result<Exit, Failure> {
     match command.command {
         Command::List => list(context),
         Command::Check { name } => check(context, name.as_deref()),
+        Command::Webhook(command) => webhook::run(command, context),
     }
 }
 

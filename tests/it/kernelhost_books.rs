@@ -586,10 +586,15 @@ async fn whoever_asks_learns_who_they_are_and_what_there_is() {
     let head = desk.ask(Ask { method: "HEAD", ..get("/v1/products") }).await;
     assert!(head.status == 200 && head.body.is_empty());
     let options = desk.ask(Ask { method: "OPTIONS", ..get("/v1/products") }).await;
-    assert_eq!((options.status, options.headers.once("allow")), (405, Some("GET, HEAD")));
-    let mut stranger = desk.sign(Ask { method: "OPTIONS", ..get("/v1/products") });
-    stranger.headers = Headers::new();
-    let refused = desk.send(stranger).await;
+    assert_eq!((options.status, options.headers.once("allow")), (204, Some("GET, HEAD, OPTIONS")));
+    let delete = desk.ask(Ask { method: "DELETE", ..get("/v1/products") }).await;
+    assert_eq!((delete.status, delete.headers.once("allow")), (405, Some("GET, HEAD, OPTIONS")));
+    let stranger = |target| {
+        let (method, target) = ("OPTIONS".to_owned(), format!("/v1/{target}"));
+        Request { method, target, headers: Headers::new(), body: Vec::new() }
+    };
+    assert_eq!(desk.send(stranger("products")).await.status, 204);
+    let refused = desk.send(stranger("nothing")).await;
     assert_eq!((refused.status, body(&refused)["reason"].as_str()), (401, Some("missing_headers")));
     let mut text = desk.sign(post("/v1/orders", ORDER, "one"));
     text.headers = text.headers.iter().fold(Headers::new(), |headers, (name, value)| {

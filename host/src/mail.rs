@@ -11,9 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{CertificateStore, Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -146,15 +147,16 @@ fn again_at(mail: &QueuedMail, now: Timestamp) -> Option<Timestamp> {
 }
 
 impl PostOffice {
-    /// Fails only where TLS cannot be set up.
+    /// With certificate authorities besides the public ones. Fails only where TLS cannot be set up.
     pub(crate) fn new(
         options: &MailOptions,
+        extra_roots: &[CertificateDer<'static>],
         store: Store,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, lettre::transport::smtp::Error> {
         let way = match &options.way {
             MailWay::Files(folder) => Way::Files(folder.clone()),
-            MailWay::Smtp(smtp) => Way::Smtp(transport(smtp, options.from.email.domain())?),
+            MailWay::Smtp(smtp) => Way::Smtp(transport(smtp, options.from.email.domain(), extra_roots)?),
         };
         Ok(Self { store, clock, from: options.from.clone(), way })
     }
@@ -175,9 +177,16 @@ impl PostOffice {
     }
 }
 
-fn transport(smtp: &Smtp, domain: &str) -> Result<AsyncSmtpTransport<Tokio1Executor>, lettre::transport::smtp::Error> {
+fn transport(
+    smtp: &Smtp,
+    domain: &str,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<AsyncSmtpTransport<Tokio1Executor>, lettre::transport::smtp::Error> {
     let parameters = || {
-        let builder = TlsParameters::builder(smtp.host.clone()).certificate_store(CertificateStore::WebpkiRoots);
+        let mut builder = TlsParameters::builder(smtp.host.clone()).certificate_store(CertificateStore::WebpkiRoots);
+        for root in extra_roots {
+            builder = builder.add_root_certificate(Certificate::from_der(root.to_vec())?);
+        }
         builder.build_rustls()
     };
     let tls = match smtp.tls {

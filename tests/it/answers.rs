@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use provisor::clock::Clock;
 use provisor_tests::house::House;
 use provisor_tests::http::Http;
+use provisor_tests::raw;
 use provisor_tests::resellers::{KernelHostKey, KeyTraits};
 use serde_json::{Value, json};
 
@@ -21,7 +22,8 @@ async fn every_answer_names_its_request_and_every_refusal_is_a_problem() {
         ("HEAD", "/healthz".to_owned(), 200),
         ("GET", "/readyz".to_owned(), 200),
         ("POST", "/readyz".to_owned(), 405),
-        ("OPTIONS", "/healthz".to_owned(), 405),
+        ("OPTIONS", "/healthz".to_owned(), 204),
+        ("PUT", "/healthz".to_owned(), 405),
         ("GET", "/".to_owned(), 404),
         ("GET", "/nowhere?x=1".to_owned(), 404),
         ("DELETE", "/cp".to_owned(), 404),
@@ -33,7 +35,8 @@ async fn every_answer_names_its_request_and_every_refusal_is_a_problem() {
         ("GET", v1("/"), 401),
         ("GET", v1("/v1/me"), 401),
         ("HEAD", v1("/v1/me"), 401),
-        ("OPTIONS", v1("/v1/orders"), 401),
+        ("OPTIONS", v1("/v1/services/7"), 204),
+        ("OPTIONS", v1("/nowhere"), 401),
         ("PATCH", v1("/nowhere"), 401),
     ] {
         let answer = http.send(method, &format!("http://{}{path}", house.address()), &[], "").await;
@@ -49,10 +52,22 @@ async fn every_answer_names_its_request_and_every_refusal_is_a_problem() {
             assert_eq!((&problem["status"], &problem["request_id"]), (&json!(status), &json!(id)), "{path}");
             assert!(problem["type"].is_string() && problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
         }
-        if status == 405 {
-            assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{path}");
+        if matches!(status, 204 | 405) {
+            assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"), "{path}");
         }
         assert!(ids.insert(id), "a request id came twice");
+    }
+}
+
+/// The parser answers by itself: nobody was asked, so there is no id under which anything would be found.
+#[tokio::test]
+async fn what_is_no_request_is_refused_without_an_id() {
+    let house = House::start().await;
+    let large = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(20_000));
+    for (bytes, status) in [("GET /healthz HTTP/1.1\r\nno field\r\n\r\n", 400), ("GET /a b HTTP/1.1\r\n\r\n", 400), (&large, 431)]
+    {
+        let answer = raw::exchange(house.address(), bytes.as_bytes()).await;
+        assert_eq!((answer.status, answer.body.len(), answer.header("x-request-id")), (status, 0, None), "{bytes}");
     }
 }
 

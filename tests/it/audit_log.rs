@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
+use std::io::{BufRead, BufReader, Lines};
 use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -430,4 +432,77 @@ async fn an_archive_takes_old_rows_out_and_stays_verifiable() {
     std::fs::write(&note, std::fs::read_to_string(&note).unwrap().replacen(" 6 ", " 5 ", 1)).unwrap();
     let output = binary::provisor(&data).args(["audit", "verify-archive", name]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "the note was changed");
+}
+
+/// A `provisor audit tail` that runs.
+struct Tail {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Tail {
+    fn start(house: &House, arguments: &[&str]) -> Self {
+        let mut command = binary::provisor(house.directory());
+        let mut process = command.args(["audit", "tail"]).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    /// Stream and path of the next rows.
+    fn next(&mut self, count: usize) -> Vec<(i64, String)> {
+        let read = |line: std::io::Result<String>| {
+            let row: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+            (row["stream"].as_i64().unwrap(), row["path"].as_str().unwrap().to_owned())
+        };
+        self.lines.by_ref().take(count).map(read).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_shows_the_last_rows_of_all_and_then_what_comes() {
+    let house = House::start().await;
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let account = house.reseller("10.00").await;
+        keys.push((account, house.kernelhost_key(account, KeyTraits::default()).await));
+    }
+    let [(one, one_key), (other, other_key)] = &keys[..] else { panic!("two keys") };
+    for (key, path) in [(one_key, "/v1/me"), (other_key, "/v1/products"), (one_key, "/v1/services")] {
+        assert_eq!(key.get(path).await.status, 200);
+    }
+    let row = |account: &AccountId, path: &str| (account.0, path.to_owned());
+    let mut last = Tail::start(&house, &["--last", "2"]);
+    assert_eq!(last.next(9), [row(other, "/v1/products"), row(one, "/v1/services")]);
+    assert!(last.process.wait().unwrap().success());
+    let mut last = Tail::start(&house, &["--last", "1", "--stream", &other.0.to_string()]);
+    assert_eq!(last.next(9), [row(other, "/v1/products")]);
+    assert!(last.process.wait().unwrap().success());
+
+    let mut all = Tail::start(&house, &["--last", "1", "--follow"]);
+    let mut ones = Tail::start(&house, &["--last", "1", "--follow", "--stream", &one.0.to_string()]);
+    assert_eq!(all.next(1), [row(one, "/v1/services")]);
+    assert_eq!(ones.next(1), [row(one, "/v1/services")]);
+    let mut expected = Vec::new();
+    for number in 1..=3 {
+        let path = format!("/v1/orders/{number}");
+        other_key.get(&path).await;
+        one_key.get(&path).await;
+        expected.extend([row(other, &path), row(one, &path)]);
+    }
+    // Each stream's in their order; of rows of one millisecond either may come first.
+    let mut seen = all.next(6);
+    for rows in [&mut seen, &mut expected] {
+        rows.sort_by_key(|(stream, _)| *stream);
+    }
+    assert_eq!(seen, expected);
+    expected.retain(|(stream, _)| *stream == one.0);
+    assert_eq!(ones.next(3), expected);
+
+    // Whoever reads no more ends it.
+    drop((all.lines, ones.lines));
+    for mut process in [all.process, ones.process] {
+        one_key.get("/v1/me").await;
+        let ended = tokio::task::spawn_blocking(move || process.wait().unwrap());
+        assert!(ended.await.unwrap().success());
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use provisor::store::{NewKey, Store};
@@ -12,7 +13,9 @@ use provisor_providers::kernelhost::server::Server;
 use provisor_providers::kernelhost::{guard, sign};
 use provisor_providers::message::{Headers, Request, Response};
 use provisor_providers::money::Minor;
-use provisor_providers::server::{Admission, From, Key, KeyLimits, Keys, Moment, Rules, Server as _, Step, Visit};
+use provisor_providers::server::{
+    Admission, From, Key, KeyLimits, Keys, Met, Moment, Need, Rules, Server as _, Step, Visit, Work,
+};
 use provisor_tests::book::{Book, Engine};
 use serde_json::{Value, json};
 
@@ -153,14 +156,22 @@ impl Desk {
         Request { method: ask.method.to_owned(), target: ask.target.to_owned(), headers, body: ask.body.into() }
     }
 
-    async fn send(&self, request: Request) -> Response {
+    fn admit(&self, request: Request) -> Admission {
         let request_id = format!("01HX7Z3K8Q{:016}", self.requests);
         let visit = Arc::new(Visit { request, peer: self.peer, request_id, moment: self.moment() });
-        let work = match Server.admit(visit, &StoreKeys(&self.store)).unwrap() {
+        Server.admit(visit, &StoreKeys(&self.store)).unwrap()
+    }
+
+    async fn work(&self, work: Work) -> Step {
+        self.store.transact(move |books| work(books)).await.unwrap()
+    }
+
+    async fn send(&self, request: Request) -> Response {
+        let work = match self.admit(request) {
             Admission::Answered(response) => return response,
             Admission::Work(work) => work,
         };
-        match self.store.transact(move |books| work(books)).await.unwrap() {
+        match self.work(work).await {
             Step::Answer { response, .. } => response,
             Step::Stale => panic!("the key changed meanwhile"),
             Step::Between { need, .. } => panic!("nobody here meets {need:?}"),
@@ -575,14 +586,53 @@ async fn whoever_asks_learns_who_they_are_and_what_there_is() {
     let head = desk.ask(Ask { method: "HEAD", ..get("/v1/products") }).await;
     assert!(head.status == 200 && head.body.is_empty());
     let options = desk.ask(Ask { method: "OPTIONS", ..get("/v1/products") }).await;
-    assert_eq!((options.status, options.headers.once("allow")), (405, Some("GET, HEAD")));
-    let mut stranger = desk.sign(Ask { method: "OPTIONS", ..get("/v1/products") });
-    stranger.headers = Headers::new();
-    let refused = desk.send(stranger).await;
+    assert_eq!((options.status, options.headers.once("allow")), (204, Some("GET, HEAD, OPTIONS")));
+    let delete = desk.ask(Ask { method: "DELETE", ..get("/v1/products") }).await;
+    assert_eq!((delete.status, delete.headers.once("allow")), (405, Some("GET, HEAD, OPTIONS")));
+    let stranger = |target| {
+        let (method, target) = ("OPTIONS".to_owned(), format!("/v1/{target}"));
+        Request { method, target, headers: Headers::new(), body: Vec::new() }
+    };
+    assert_eq!(desk.send(stranger("products")).await.status, 204);
+    let refused = desk.send(stranger("nothing")).await;
     assert_eq!((refused.status, body(&refused)["reason"].as_str()), (401, Some("missing_headers")));
     let mut text = desk.sign(post("/v1/orders", ORDER, "one"));
     text.headers = text.headers.iter().fold(Headers::new(), |headers, (name, value)| {
         headers.with(name, if name == "Content-Type" { b"text/plain".as_slice() } else { value })
     });
     assert_eq!(desk.send(text).await.status, 415);
+}
+
+/// The first one's card is being charged; its twin waits, and nobody has to wait with it here.
+#[tokio::test]
+async fn the_twin_of_a_request_in_flight_waits_for_ten_seconds() {
+    let mut desk = Desk::open(0).await;
+    let reseller = desk.reseller;
+    let card = move |books: &mut provisor::store::Transaction<'_>| books.set_card(reseller, Some((&"sim_slow".into(), "card")));
+    assert!(desk.store.transact(card).await.unwrap());
+    let first = desk.sign(post("/v1/orders", ORDER, "one"));
+    let Admission::Work(first) = desk.admit(first) else { panic!("answered without a transaction") };
+    let Step::Between { need: Need::Charge(charge), .. } = desk.work(first).await else { panic!("no card is charged") };
+
+    let twin = desk.sign(post("/v1/orders", ORDER, "one"));
+    let Admission::Work(mut work) = desk.admit(twin) else { panic!("answered without a transaction") };
+    let mut waited = Duration::ZERO;
+    let answer = loop {
+        match desk.work(work).await {
+            Step::Between { need: Need::Pause(pause), then } => {
+                waited += pause;
+                work = then(Met::Paused);
+            }
+            Step::Between { need, .. } => panic!("the twin wants {need:?}"),
+            Step::Stale => panic!("the key changed meanwhile"),
+            Step::Answer { response, .. } => break response,
+        }
+    };
+    assert_eq!(
+        (waited, answer.status, body(&answer)["reason"].as_str()),
+        (Duration::from_secs(10), 409, Some("request_in_progress"))
+    );
+    assert_eq!(answer.headers.once("retry-after"), Some("1"));
+    assert_eq!((desk.count("orders"), desk.count("payments")), (1, 1));
+    assert_eq!(charge.amount, Minor(990));
 }

@@ -567,10 +567,10 @@ async fn a_foreign_id_and_an_absent_one_are_told_apart_by_nothing() {
 async fn paths_and_methods_are_told_only_to_those_who_signed() {
     let gate = Gate::open().await;
     for (method, path, status, allow) in [
-        ("DELETE", "/v1/me", 405, Some("GET, HEAD")),
-        ("GET", "/v1/orders", 405, Some("POST")),
-        ("PUT", "/v1/services/1/actions", 405, Some("POST")),
-        ("POST", "/v1/health", 405, Some("GET, HEAD")),
+        ("DELETE", "/v1/me", 405, Some("GET, HEAD, OPTIONS")),
+        ("GET", "/v1/orders", 405, Some("POST, OPTIONS")),
+        ("PUT", "/v1/services/1/actions", 405, Some("POST, OPTIONS")),
+        ("POST", "/v1/health", 405, Some("GET, HEAD, OPTIONS")),
         ("GET", "/v1/secrets", 404, None),
         ("GET", "/", 404, None),
         ("GET", "/v1/products/042", 404, None),

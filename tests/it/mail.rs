@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
+use std::io::{BufRead, BufReader as StdBufReader};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
@@ -12,8 +15,11 @@ use provisor::mail::{MailOptions, MailWay, Smtp, SmtpTls};
 use provisor::server::Options;
 use provisor::store::MailSummary;
 use provisor_providers::books::{Books, Mail};
+use provisor_tests::authority::Authority;
+use provisor_tests::binary::python;
 use provisor_tests::hooks::until;
 use provisor_tests::house::House;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -158,4 +164,92 @@ async fn mail_that_never_goes_is_given_up() {
     assert_eq!(attempts[0], 1, "an address that is none is not tried again");
     assert!(attempts[1] > 2, "{attempts:?}");
     house.stop().await;
+}
+
+const USER: &str = "provisor@example.org";
+const PASSWORD: &str = "MARKED mail password";
+
+/// aiosmtpd from PyPI, ended when it is dropped: a mail server that none of our code is in.
+struct Postmaster {
+    process: Child,
+    port: u16,
+    said: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Postmaster {
+    /// With a certificate of `localhost`.
+    fn start(mode: &str, authority: &Authority) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/smtp_receiver.py");
+        let identity = authority.issue("localhost");
+        let mut command = Command::new(python("python"));
+        command.arg(script).arg(mode).arg(identity.certificate).arg(identity.key).args([USER, PASSWORD]);
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let read = |line: String| serde_json::from_str::<Value>(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let mut lines = StdBufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok).map(read);
+        let port = lines.next().unwrap()["port"].as_u64().unwrap().try_into().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
+        std::thread::spawn(move || lines.for_each(|line| heard.lock().unwrap().push(line)));
+        Self { process, port, said }
+    }
+
+    fn said(&self) -> Vec<Value> {
+        self.said.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Postmaster {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+/// A house that sends its mail there, and trusts an authority.
+async fn sending(to: &Postmaster, tls: SmtpTls, password: &str, trusted: &Authority) -> House {
+    let credentials = Some((USER.to_owned(), password.into()));
+    let way = MailWay::Smtp(Smtp { host: "localhost".to_owned(), port: to.port, tls, credentials });
+    House::start_with(Options { extra_roots: vec![trusted.der().into()], ..options(way) }).await
+}
+
+#[tokio::test]
+async fn over_tls_a_server_that_asks_for_a_login_takes_mail() {
+    let authority = Authority::new();
+    for (mode, tls) in [("tls", SmtpTls::Tls), ("starttls", SmtpTls::StartTls)] {
+        let postmaster = Postmaster::start(mode, &authority);
+        let mut house = sending(&postmaster, tls, PASSWORD, &authority).await;
+        write(&house, "Sperre: é", "owner@example.com").await;
+        until(|| listed(&house)[0].sent_at.is_some(), || format!("{mode}: {:?}", listed(&house))).await;
+        let said = postmaster.said();
+        let [login, taken] = said.as_slice() else { panic!("{said:?}") };
+        assert_eq!(login["login"], USER, "{mode}");
+        assert_eq!((&taken["encrypted"], &taken["authenticated"]), (&json!(true), &json!(true)), "{mode}");
+        assert_eq!(taken["mail"]["to"], json!(["owner@example.com"]), "{mode}");
+        assert!(taken["mail"]["text"].as_str().unwrap().contains("From: Provisor <provisor@example.org>"), "{taken}");
+        house.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_mail_server_is_told_nothing_before_it_is_known_and_the_line_is_secret() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    for (mode, tls, password, trusted, why, heard) in [
+        ("tls", SmtpTls::Tls, PASSWORD, &other, "UnknownIssuer", 0),
+        ("starttls", SmtpTls::StartTls, PASSWORD, &other, "UnknownIssuer", 0),
+        ("clear", SmtpTls::StartTls, PASSWORD, &authority, "STARTTLS", 0),
+        ("starttls", SmtpTls::StartTls, "MARKED wrong", &authority, "535", 1),
+    ] {
+        let postmaster = Postmaster::start(mode, &authority);
+        let mut house = sending(&postmaster, tls, password, trusted).await;
+        write(&house, "Secret", "owner@example.com").await;
+        until(|| listed(&house)[0].attempts == 1, || format!("{mode}: an attempt")).await;
+        let mail = listed(&house).remove(0);
+        let told = mail.last_error.unwrap();
+        assert!(mail.sent_at.is_none() && mail.dead_at.is_none(), "{mode}: it is tried again");
+        assert!(told.contains(why) && !told.contains("MARKED"), "{mode}: {told}");
+        let said = postmaster.said();
+        assert_eq!(said.iter().filter(|line| line["login"] == USER).count(), heard, "{mode}: {said:?}");
+        assert!(said.iter().all(|line| line["mail"].is_null()), "{mode}: {said:?}");
+        house.stop().await;
+    }
 }

@@ -46,6 +46,7 @@ mod operator;
 mod outboxes;
 #[path = "outboxes.rs"]
 mod outboxes_on_postgres;
+mod postgres_tls;
 mod power;
 mod primitives;
 mod properties;
@@ -62,3 +63,5 @@ mod upkeep_on_postgres;
 mod vault;
 mod vectors;
 mod webhooks;
+#[path = "webhooks.rs"]
+mod webhooks_on_postgres;

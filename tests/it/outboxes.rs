@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use provisor::store::{Attempt, Claim, Claimed, NewKey, Sent, Store, Then};
 use provisor_providers::books::{AccountId, Books, KeyRow, Mail, NewEvent, NewWebhook};
@@ -63,10 +67,14 @@ async fn listener(store: &Store, number: i64) -> (AccountId, KeyRow) {
 }
 
 async fn happen(store: &Store, account: AccountId, count: usize) {
+    happen_at(store, account, count, 0).await;
+}
+
+async fn happen_at(store: &Store, account: AccountId, count: usize, second: i64) {
     let work = store.transact(move |books| {
         for number in 0..count {
-            let id = format!("evt_{number}");
-            books.account(account).add_event(&NewEvent { id: &id, kind: "order.paid", body: "{}", at: at(0) })?;
+            let id = format!("evt_{second}_{number}");
+            books.account(account).add_event(&NewEvent { id: &id, kind: "order.paid", body: "{}", at: at(second) })?;
         }
         Ok(())
     });
@@ -104,6 +112,35 @@ async fn a_backlog_does_not_hide_the_next_webhook() {
     assert_eq!(shares(&claim(&store, 122, keys[0].1).await, &keys), [0, 1, 4], "in turn");
 }
 
+/// Two couriers claim at the same time, and no row that the one takes is one that the other takes: events of a host whose clock is
+/// behind have come in between.
+#[tokio::test]
+async fn four_at_a_time_are_four_over_couriers_that_claim_at_once() {
+    let (_book, store) = book();
+    let (account, _) = listener(&store, 1).await;
+    happen(&store, account, 4).await;
+    let (taken, is_taken) = sync_channel(16);
+    let (release, released) = sync_channel::<()>(1);
+    let released = Mutex::new(released);
+    let first = store.clone();
+    let first = tokio::spawn(async move {
+        let work = first.transact(move |books| {
+            let claim = Claim { now: at(1), until: at(61), after: KeyRow(0), healthy: 100, failing: 100 };
+            let claimed = books.claim_deliveries(&claim)?.deliveries.len();
+            // Whoever must wait for this one's commit is waited for in vain.
+            let _heard = taken.try_send(());
+            let _came = released.lock().unwrap().recv_timeout(Duration::from_millis(300));
+            Ok(claimed)
+        });
+        work.await.unwrap()
+    });
+    tokio::task::spawn_blocking(move || is_taken.recv().unwrap()).await.unwrap();
+    happen_at(&store, account, 4, -1).await;
+    let second = claim(&store, 1, KeyRow(0)).await.deliveries.len();
+    let _late = release.try_send(());
+    assert_eq!((first.await.unwrap(), second), (4, 0));
+}
+
 #[tokio::test]
 async fn many_webhooks_are_looked_at_in_turn() {
     let (_book, store) = book();
@@ -136,7 +173,7 @@ async fn only_the_last_courier_is_believed() {
     let row = store.read(|books| books.deliveries(None, false, 10)).unwrap().remove(0);
     assert_eq!((row.delivered_at, row.next_at), (Some(at(101)), None));
     let last = store.read(|books| Ok(books.account(account).webhook(key)?.unwrap().last_delivery.unwrap())).unwrap();
-    assert_eq!((last.event_id.as_str(), last.attempts, last.is_delivered), ("evt_0", 2, true));
+    assert_eq!((last.event_id.as_str(), last.attempts, last.is_delivered), ("evt_0_0", 2, true));
 }
 
 #[tokio::test]

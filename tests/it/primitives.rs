@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cbc::cipher::block_padding::{NoPadding, Pkcs7};
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
+use ed25519_dalek::{Signature, VerifyingKey};
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
 use provisor_providers::kernelhost::guard::{self, Verdict};
@@ -102,6 +103,17 @@ fn aes_256_gcm_agrees_with_wycheproof_and_nist() {
         } else {
             assert_eq!(opened, None, "{}", case["name"]);
         }
+    }
+}
+
+/// As the audit log's checkpoints are verified.
+#[test]
+fn ed25519_agrees_with_wycheproof() {
+    for case in cases("primitives/ed25519.json", 140) {
+        let key = VerifyingKey::from_bytes(&bytes(&case, "public").try_into().unwrap());
+        let signature = Signature::from_slice(&bytes(&case, "signature"));
+        let holds = key.is_ok_and(|key| signature.is_ok_and(|held| key.verify_strict(&bytes(&case, "msg"), &held).is_ok()));
+        assert_eq!(holds, case["valid"], "{}", case["name"]);
     }
 }
 

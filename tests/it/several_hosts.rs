@@ -3,13 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use provisor::audit::{Verdict, verify};
 use provisor::vault::Vault;
+use provisor_providers::books::AccountId;
 use provisor_providers::money::Minor;
-use provisor_tests::binary::{client_on, limited_client_on, provisor_on, serve_on};
+use provisor_tests::binary::{client_on, limited_client_on, made, provisor_on, run_on, serve_on};
 use provisor_tests::book::{Book, Engine};
 use provisor_tests::daemon::Daemon;
 use provisor_tests::http::Answer;
@@ -48,6 +50,38 @@ impl Site {
 
     fn verify(&self) {
         assert!(matches!(self.book.open().read(verify).unwrap(), Verdict::Whole { .. }), "the audit chains");
+    }
+
+    /// Another key of the first reseller: requests under two keys meet in nothing but the reseller.
+    fn another_key(&self) -> KernelHostKey {
+        let create = ["key", "create", "--reseller", "1", "--provider", "kernelhost", "--scopes", "all"];
+        let limits = ["--per-minute", "1000000", "--burst", "1000000", "--per-day", "100000000"];
+        made(&run_on(self.book.directory(), &self.book.url(), &[&create[..], &limits].concat()))
+    }
+
+    async fn card(&self, token: &'static str) {
+        let store = self.book.open();
+        let set = store.transact(move |books| books.set_card(AccountId(1), Some((&token.into(), "card"))));
+        assert!(set.await.unwrap());
+    }
+
+    async fn until(&self, query: &str, number: i64) {
+        let begun = Instant::now();
+        while self.book.number(query) != number {
+            assert!(begun.elapsed() < PATIENCE, "{query} is not {number}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What came in is what was paid and what is left.
+    fn reckon(&self) {
+        let sums = "SELECT (SELECT SUM(amount) FROM ledger) - (SELECT SUM(balance) FROM accounts)";
+        assert_eq!(self.book.number(sums), 0, "the ledger and the balance");
+        let came = "SELECT COALESCE(SUM(amount), 0) FROM ledger WHERE kind IN ('credit', 'card')";
+        let paid = "SELECT COALESCE(SUM(total), 0) FROM invoices WHERE status = 'paid'";
+        let balance = self.book.number("SELECT SUM(balance) FROM accounts");
+        assert_eq!(self.book.number(came), self.book.number(paid) + balance, "what came in");
+        self.verify();
     }
 }
 
@@ -156,6 +190,110 @@ async fn when_the_host_that_schedules_is_killed_the_other_takes_over() {
     assert_eq!(site.book.number("SELECT COUNT(*) FROM leases"), 1);
     drop((one, other));
     site.verify();
+}
+
+/// The same request at all hosts at once, whatever is answered; the statuses. Who waits too long for a charge is told 409, and 503 where
+/// the many who ask for it hold up each other.
+async fn asked_at_once(hosts: &[KernelHostKey], path: &str, key: impl Fn(usize) -> String, body: &Value) -> BTreeSet<u16> {
+    let asked = (0..16).map(|client| {
+        let (host, path, key, body) = (hosts[client % hosts.len()].clone(), path.to_owned(), key(client), body.clone());
+        tokio::spawn(async move { host.post(&path, &key, &body).await.status })
+    });
+    let mut statuses = BTreeSet::new();
+    for answer in asked.collect::<Vec<_>>() {
+        statuses.insert(answer.await.unwrap());
+    }
+    statuses
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_charge_a_card_once() {
+    let site = Site::new();
+    let key = limited_client_on(site.book.directory(), &site.book.url(), Minor(300), ["1000000", "1000000"]);
+    let (first, second) = (site.first(), site.second());
+    let hosts = [key.at(&first), key.at(&second)];
+    let order = json!({"product_id": 42, "billing_cycle": "monthly"});
+    // A bank that does not answer in time leaves a payment that either host may take up; then it does answer.
+    for token in ["sim_success", "sim_slow"] {
+        site.card(token).await;
+        let mend = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            site.card("sim_success").await;
+        };
+        let (statuses, ()) = tokio::join!(asked_at_once(&hosts, "/v1/orders", |_| token.to_owned(), &order), mend);
+        assert!(statuses.is_subset(&BTreeSet::from([201, 409, 503])), "{statuses:?}");
+        site.until("SELECT COUNT(*) FROM payments WHERE status = 'charging'", 0).await;
+        assert_eq!(asked_at_once(&hosts, "/v1/orders", |_| token.to_owned(), &order).await, BTreeSet::from([201]));
+    }
+    site.until("SELECT COUNT(*) FROM orders WHERE status <> 'completed'", 0).await;
+    assert_eq!(site.book.number("SELECT COUNT(*) FROM orders"), 2);
+    assert_eq!(site.book.number("SELECT COUNT(*) FROM simulated_charges"), 2);
+    assert_eq!(site.book.number("SELECT SUM(amount) FROM simulated_charges"), 2 * 990 - 300);
+    drop((first, second));
+    site.reckon();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_and_the_operator_settle_a_pending_order_once() {
+    const ROUNDS: i64 = 3;
+    let site = Site::new();
+    let key = limited_client_on(site.book.directory(), &site.book.url(), Minor(0), ["1000000", "1000000"]);
+    let (first, second) = (site.first(), site.second());
+    let hosts = [key.at(&first), key.at(&second)];
+    let order = json!({"product_id": 42, "billing_cycle": "monthly"});
+    for round in 1..=ROUNDS {
+        let name = |_| format!("pending-{round}");
+        assert_eq!(hosts[0].post("/v1/orders", &name(0), &order).await.status, 402);
+        // Neither alone is enough.
+        let credits = ["5.00", "4.90"].map(|amount| {
+            let mut credit = provisor_on(site.book.directory(), &site.book.url());
+            credit.args(["reseller", "credit", "1", amount]).stdout(Stdio::null()).spawn().unwrap()
+        });
+        let mut statuses = asked_at_once(&hosts, "/v1/orders", name, &order).await;
+        for mut credit in credits {
+            assert!(tokio::task::spawn_blocking(move || credit.wait()).await.unwrap().unwrap().success());
+        }
+        statuses.extend(asked_at_once(&hosts, "/v1/orders", name, &order).await);
+        assert!(statuses.is_subset(&BTreeSet::from([201, 402, 503])) && statuses.contains(&201), "{statuses:?}");
+        assert_eq!(site.book.number("SELECT balance FROM accounts"), 0);
+        assert_eq!(site.book.number("SELECT COUNT(*) FROM ledger WHERE kind = 'order'"), round);
+    }
+    site.until("SELECT COUNT(*) FROM orders WHERE status <> 'completed'", 0).await;
+    drop((first, second));
+    site.reckon();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_under_two_keys_and_the_schedule_renew_a_service_once() {
+    const ROUNDS: i64 = 4;
+    let site = Site::new();
+    let key = limited_client_on(site.book.directory(), &site.book.url(), Minor(990), ["1000000", "1000000"]);
+    let other = site.another_key();
+    let (first, second) = (site.first(), site.second());
+    let hosts = [key.at(&first), other.at(&second), other.at(&first), key.at(&second)];
+    let order = json!({"product_id": 42, "billing_cycle": "monthly"});
+    assert_eq!(hosts[0].post("/v1/orders", "order", &order).await.status, 201);
+    site.until("SELECT COUNT(*) FROM services", 1).await;
+    // No credit: nothing but the card pays, and that by whoever begins.
+    site.card("sim_success").await;
+    let begun = Timestamp::now().as_second();
+    for round in 1..=ROUNDS {
+        let due = Timestamp::from_second(begun - 100 * round).unwrap();
+        let ms = due.as_millisecond();
+        site.book.execute(&format!("UPDATE services SET next_due_at = {ms}, bill_at = {ms}, created_at = {ms}"));
+        let renew = json!({"action": "renew", "due_at": due.to_string()});
+        let name = |client| format!("renew-{round}-{client}");
+        let path = format!("/v1/services/{}/actions", site.book.number("SELECT id FROM services"));
+        let statuses = asked_at_once(&hosts, &path, name, &renew).await;
+        assert!(statuses.is_subset(&BTreeSet::from([202, 409, 503])), "{statuses:?}");
+        site.until("SELECT COUNT(*) FROM payments WHERE status = 'charging'", 0).await;
+        assert_eq!(site.book.number("SELECT COUNT(*) FROM simulated_charges"), round);
+        assert_eq!(site.book.number("SELECT COUNT(*) FROM invoices WHERE renews_service IS NOT NULL"), round);
+        let later = site.book.number("SELECT next_due_at FROM services") - ms;
+        assert!((28 * 86_400_000..=31 * 86_400_000).contains(&later), "one month, not {later} ms");
+    }
+    drop((first, second));
+    site.reckon();
 }
 
 /// The first host of a new database makes the master key; another one must not make a second, and stays sealed until it is given

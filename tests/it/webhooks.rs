@@ -1,4 +1,4 @@
-//! Webhooks: set through the API, told by the courier, and what neither may be made to do.
+//! Webhooks: set through the API, told by the courier, and what neither may be made to do. On both engines.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
@@ -14,7 +14,9 @@ use provisor::server::Options;
 use provisor::store::{Attempt, Claim, Delivery, DeliverySummary, Then};
 use provisor_providers::books::{AccountId, Books, Fault, KeyRow, NewEvent};
 use provisor_providers::kernelhost::webhook::{Rejected, verify};
+use provisor_providers::money::Minor;
 use provisor_tests::binary;
+use provisor_tests::book::{Book, Engine};
 use provisor_tests::hooks::{Accept, Received, Receiver, Reply, until};
 use provisor_tests::house::House;
 use provisor_tests::http::Answer;
@@ -41,7 +43,12 @@ impl Resolve for Names {
 
 /// A house that may reach the given targets privately.
 async fn house(targets: &[&Receiver]) -> House {
-    House::start_with(options(targets)).await
+    started(options(targets)).await
+}
+
+/// On the engine of this module.
+async fn started(options: Options) -> House {
+    House::start_on(Engine::of_module(module_path!()), options).await
 }
 
 fn options(targets: &[&Receiver]) -> Options {
@@ -161,7 +168,7 @@ async fn nothing_is_said_of_what_a_name_resolves_to() {
     names.point("metadata.example.com", &["169.254.169.254"]);
     names.point("mapped.example.com", &["::ffff:127.0.0.1"]);
     names.point("outside.example.com", &["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"]);
-    let mut house = House::start_with(Options { resolver: names, ..options(&[]) }).await;
+    let mut house = started(Options { resolver: names, ..options(&[]) }).await;
     let (_, key) = key(&house).await;
     let mut told = BTreeSet::new();
     for name in ["inside", "both", "metadata", "mapped", "absent"] {
@@ -283,7 +290,7 @@ async fn a_name_that_changes_its_mind_is_not_followed() {
     let mut options = Options { resolver: Arc::<Names>::clone(&names), ..options(&[]) };
     // As if the receiver stood on a public port.
     options.rules.webhooks.ports.push(receiver.port());
-    let mut house = House::start_with(options).await;
+    let mut house = started(options).await;
     let (account, key) = key(&house).await;
     names.point("rebound.example.com", &["93.184.216.34"]);
     listen(&house, &key, &format!("https://rebound.example.com:{}/", receiver.port())).await;
@@ -333,7 +340,7 @@ async fn over_tls_the_name_is_proved() {
         let mut options = Options { resolver: Arc::<Names>::clone(&names), ..options(&[]) };
         options.rules.webhooks.allowed = vec![format!("{name}:{}", receiver.port()).parse().unwrap()];
         options.extra_roots = if trusted { vec![made.cert.der().clone()] } else { Vec::new() };
-        let mut house = House::start_with(options).await;
+        let mut house = started(options).await;
         let (account, key) = key(&house).await;
         let secret = listen(&house, &key, &format!("https://{name}:{}/hook", receiver.port())).await;
         happen(&house, account, 1).await;
@@ -386,6 +393,24 @@ async fn a_slow_receiver_delays_no_other() {
     let fast_ids: BTreeSet<String> = fast.wait_for(50).await.iter().map(Received::id).collect();
     assert_eq!(fast_ids.len(), 50);
     assert_eq!(slow.received().len(), 4, "four at a time and no more");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_in_time_has_failed_and_is_tried_again() {
+    assert_eq!(Options::default().webhook_timeout, Duration::from_secs(15));
+    let receiver = Receiver::answering(|_, before| if before == 0 { Reply::Hang } else { Reply::Status(200) }).await;
+    let mut house = started(Options { webhook_timeout: Duration::from_millis(300), ..options(&[&receiver]) }).await;
+    house.clock.set("2027-01-15T08:00:00Z".parse().unwrap());
+    let (account, key) = key(&house).await;
+    listen(&house, &key, &receiver.url()).await;
+    let id = happen(&house, account, 1).await;
+    until(|| the_delivery(&house).attempts == 1, || "an attempt".to_owned()).await;
+    let delivery = the_delivery(&house);
+    assert_eq!((delivery.last_status, delivery.last_error.as_deref()), (None, Some("no answer within 300ms")));
+    house.clock.set(delivery.next_at.unwrap());
+    until(|| the_delivery(&house).delivered_at.is_some(), || "the second attempt".to_owned()).await;
+    assert!(receiver.received().iter().all(|came| came.id() == id));
     house.stop().await;
 }
 
@@ -546,14 +571,13 @@ async fn every_event_arrives_from_a_receiver_that_often_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_server_was_delivering_is_delivered_again() {
     let receiver = Receiver::answering(|_, before| if before == 0 { Reply::Hang } else { Reply::Status(200) }).await;
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
+    let book = Book::new(Engine::of_module(module_path!()));
+    let (data, url) = (book.directory(), &book.url());
     let settings = format!("[webhooks]\nallow_targets = [\"{}\"]\n", receiver.authority());
     std::fs::write(data.join("provisor.toml"), settings).unwrap();
-    let mut key = binary::key(data, &binary::reseller(data, "1000000.00"));
-    let server = binary::serve(data);
-    let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
-    key.base_url = format!("http://{}{mount}", server.address());
+    let key = binary::client_on(data, url, Minor(100_000_000));
+    let server = binary::serve_on(data, url);
+    let key = key.at(&server);
     let now = Timestamp::now().as_second();
     let set = key.send(now, "PUT", "/v1/webhooks", &[], json!({"url": receiver.url()}).to_string().as_bytes()).await;
     assert_eq!(set.status, 200, "{}", set.json());
@@ -562,14 +586,11 @@ async fn what_a_killed_server_was_delivering_is_delivered_again() {
     let first = receiver.wait_for(1).await[0].id();
     server.kill();
 
-    let book = rusqlite::Connection::open(data.join("provisor.db")).unwrap();
-    let count = |condition: &str| -> i64 {
-        book.query_row(&format!("SELECT COUNT(*) FROM deliveries WHERE {condition}"), [], |row| row.get(0)).unwrap()
-    };
+    let count = |condition: &str| book.number(&format!("SELECT COUNT(*) FROM deliveries WHERE {condition}"));
     assert!(count("leased_until IS NOT NULL AND delivered_at IS NULL") > 0, "it died while it held one");
     // A minute passes.
-    book.execute("UPDATE deliveries SET next_at = 0, leased_until = 0 WHERE leased_until IS NOT NULL", []).unwrap();
-    let server = binary::serve(data);
+    book.execute("UPDATE deliveries SET next_at = 0, leased_until = 0 WHERE leased_until IS NOT NULL");
+    let server = binary::serve_on(data, url);
     until(|| count("delivered_at IS NULL") == 0, || "all deliveries".to_owned()).await;
     server.kill();
     let told: Vec<String> = receiver.received().iter().map(Received::id).collect();

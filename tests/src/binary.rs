@@ -71,7 +71,7 @@ pub fn limited_client_on(data: &Path, url: &str, credit: Minor, [per_minute, bur
 }
 
 /// A key that `key create` showed. It knows no server yet.
-fn made(shown: &Value) -> KernelHostKey {
+pub fn made(shown: &Value) -> KernelHostKey {
     let text = |name: &str| shown[name].as_str().unwrap().to_owned();
     KernelHostKey { id: text("key"), secret: text("secret").into(), base_url: String::new(), http: Http::default() }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
 
+pub mod authority;
 pub mod binary;
 pub mod book;
 pub mod daemon;

@@ -1,6 +1,8 @@
-//! PostgreSQL clusters that live as long as a test: Debian's programs, a data directory and a socket in a temporary folder, no port.
+//! PostgreSQL clusters that live as long as a test: Debian's programs, a data directory and a socket in a temporary folder, no port
+//! unless encryption is what is tested.
 
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,24 +10,54 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::authority::Identity;
+
 /// How long a server may take to start or stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Debian's, which its packages make. The server refuses to run as root.
 const ACCOUNT: &str = "postgres";
+/// PostgreSQL's own port; without one on the network it names the socket.
+const PORT: u16 = 5432;
 
 /// A running server, ended with whatever is connected when it is dropped.
 pub struct Cluster {
     folder: TempDir,
+    port: u16,
     server: Option<Child>,
 }
 
 impl Cluster {
     /// A new cluster, started. It writes to disk as a real one does.
     pub fn start() -> Self {
+        Self::made().started(&["listen_addresses="])
+    }
+
+    /// A new one that is asked on loopback as well: there by password, encrypted under this identity and in clear.
+    pub fn start_on_loopback(identity: &Identity) -> Self {
+        let mut cluster = Self::made();
+        cluster.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let who = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(Path::new(&cluster.data()).join("pg_hba.conf"), who).unwrap();
+        let settings = [("ssl_cert_file", &identity.certificate), ("ssl_key_file", &identity.key)].map(|(setting, from)| {
+            let file = cluster.socket().join(setting);
+            std::fs::copy(from, &file).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+            give(&file);
+            format!("{setting} = '{}'\n", file.display())
+        });
+        // In the file, where a test can change them; what the command line says stays.
+        let file = Path::new(&cluster.data()).join("postgresql.conf");
+        let settings = std::fs::read_to_string(&file).unwrap() + "\nssl = on\n" + &settings.concat();
+        std::fs::write(file, settings).unwrap();
+        cluster.started(&["listen_addresses=127.0.0.1"])
+    }
+
+    /// A data directory.
+    fn made() -> Self {
         let cluster = Self::empty();
         let data = cluster.data();
         cluster.run("initdb", ["-D", &data, "-U", ACCOUNT, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
-        cluster.started()
+        cluster
     }
 
     /// A standby of this cluster, started, that a commit here waits for once it is named in `synchronous_standby_names`.
@@ -35,34 +67,28 @@ impl Cluster {
         let (data, socket) = (standby.data(), self.socket().display().to_string());
         let connection = format!("host={socket} user={ACCOUNT} application_name={name}");
         standby.run("pg_basebackup", ["-D", &data, "-d", &connection, "-R", "-X", "stream", "-c", "fast", "--no-sync"]);
-        standby.started()
+        standby.started(&["listen_addresses="])
     }
 
     /// A folder that the server's account owns.
     fn empty() -> Self {
         let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
-        if is_root() {
-            let id = |kind: &str| {
-                let output = Command::new("id").args([kind, ACCOUNT]).output().unwrap();
-                let text = String::from_utf8(output.stdout).unwrap();
-                text.trim().parse::<u32>().unwrap_or_else(|_| panic!("there is no account {ACCOUNT}: install postgresql"))
-            };
-            chown(folder.path(), Some(id("-u")), Some(id("-g"))).unwrap();
-        }
+        give(folder.path());
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, server: None }
+        Self { folder, port: PORT, server: None }
     }
 
-    fn started(mut self) -> Self {
-        let socket = self.socket().display().to_string();
-        let settings = ["listen_addresses=", &format!("unix_socket_directories={socket}"), "fsync=on", "max_connections=100"];
+    fn started(mut self, more: &[&str]) -> Self {
+        let (socket, port) = (self.socket().display().to_string(), self.port.to_string());
+        let settings: [&str; 4] =
+            [&format!("unix_socket_directories={socket}"), &format!("port={port}"), "fsync=on", "max_connections=100"];
         let mut command = program("postgres");
-        command.args(["-D", &self.data()]).args(settings.iter().flat_map(|setting| ["-c", setting]));
+        command.args(["-D", &self.data()]).args(settings.iter().chain(more).flat_map(|setting| ["-c", setting]));
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.server = Some(command.spawn().unwrap());
         let begun = Instant::now();
-        while !program("pg_isready").args(["-q", "-h", &socket]).status().unwrap().success() {
+        while !program("pg_isready").args(["-q", "-h", &socket, "-p", &port]).status().unwrap().success() {
             let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap();
             assert!(begun.elapsed() < PATIENCE, "PostgreSQL does not start: {}", log());
             std::thread::sleep(Duration::from_millis(20));
@@ -79,6 +105,11 @@ impl Cluster {
         self.folder.path()
     }
 
+    /// The port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The `store.url` of a database.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{ACCOUNT}@/{database}?host={}", self.socket().display())
@@ -86,9 +117,9 @@ impl Cluster {
 
     /// What a query gives, one line per row, columns parted by `|`.
     pub fn sql(&self, database: &str, sql: &str) -> String {
-        let socket = self.socket().display().to_string();
-        let output =
-            self.run("psql", ["-h", &socket, "-U", ACCOUNT, "-d", database, "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql]);
+        let (socket, port) = (self.socket().display().to_string(), self.port.to_string());
+        let at = ["-h", &socket, "-p", &port, "-U", ACCOUNT, "-d", database];
+        let output = self.run("psql", at.into_iter().chain(["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql]));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
@@ -117,6 +148,18 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Makes a file or folder the server's account's own.
+fn give(path: &Path) {
+    if is_root() {
+        let id = |kind: &str| {
+            let output = Command::new("id").args([kind, ACCOUNT]).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            text.trim().parse::<u32>().unwrap_or_else(|_| panic!("there is no account {ACCOUNT}: install postgresql"))
+        };
+        chown(path, Some(id("-u")), Some(id("-g"))).unwrap();
     }
 }
 

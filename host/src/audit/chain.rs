@@ -18,6 +18,10 @@ pub(crate) struct Link<'a> {
 
 impl Link<'_> {
     pub(crate) fn hash(&self, previous: &[u8; 32]) -> [u8; 32] {
+        self.encoded().hash(previous)
+    }
+
+    pub(crate) fn encoded(&self) -> Encoded {
         let row = self.row;
         let mut encoded = Encoded::default();
         encoded.int(self.stream).int(self.seq).int(row.at.as_millisecond());
@@ -28,7 +32,7 @@ impl Link<'_> {
         encoded.optional(row.key_id.as_deref()).text(&row.peer.to_string()).text(&row.method).text(&row.path);
         encoded.int(row.status.into()).optional(row.reason.as_deref()).text(&row.request_id).text(&row.event);
         encoded.optional(row.detail.as_deref());
-        encoded.hash(previous)
+        encoded
     }
 }
 

@@ -1,9 +1,10 @@
 //! `provisor audit`: whether the audit log is as it was written, and what stands in it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
@@ -12,6 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::book::block_on;
+use super::output::plain;
 use super::{Context, Exit, Failure};
 use crate::audit::{BadRow, Line, Notes, Part, Segment, Signer, Verdict, Verifier, files, verify_store};
 use crate::clock::{Clock, System};
@@ -19,6 +21,8 @@ use crate::store::{Store, StoredAuditRow};
 
 /// Rows read at a time.
 const BATCH: u32 = 1000;
+/// How often what is followed is looked at.
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
 /// Verify, export and read the audit log
 #[derive(Args)]
@@ -29,6 +33,7 @@ Examples:
   provisor audit export --since 2027-01-01T00:00:00Z --out january.jsonl
   provisor audit archive --before 2027-01-01T00:00:00Z --out 2026.jsonl
   provisor audit list --stream 1 --last 50 what reseller 1 did last
+  provisor audit tail --follow             what everybody does, as it happens
   provisor audit key                       what verifies this host's checkpoints, to be kept elsewhere")]
 pub(super) struct Audit {
     #[command(subcommand)]
@@ -50,6 +55,8 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 20)]
         last: u32,
     },
+    /// Show the last rows of all streams, and those that come
+    Tail(Tail),
     /// Move old rows out of the book into a signed file; the chains go on from there
     Archive(Archive),
     /// Check a file that `audit archive` made
@@ -72,6 +79,19 @@ struct Verify {
     /// A key that verifies checkpoints, as `audit key` prints it, where the master key is no longer at hand
     #[arg(long = "key", value_name = "KEY")]
     keys: Vec<Verifier>,
+}
+
+#[derive(Args)]
+struct Tail {
+    /// Only this reseller's rows; 0 for those that belong to nobody
+    #[arg(long, value_name = "ID")]
+    stream: Option<i64>,
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    last: u32,
+    /// Go on with the rows that are written from now on, until it is interrupted
+    #[arg(long, short)]
+    follow: bool,
 }
 
 #[derive(Args)]
@@ -111,6 +131,7 @@ pub(super) fn run(command: Audit, context: &Context) -> Result<Exit, Failure> {
         Command::Verify(command) => verify(&command, context),
         Command::Export(command) => export(&command, context),
         Command::List { stream, last } => list(context, stream, last),
+        Command::Tail(command) => tail(&command, context),
         Command::Archive(command) => archive(&command, context),
         Command::VerifyArchive { file, keys } => verify_archive(&file, keys, context),
         Command::Key => key(context),
@@ -416,6 +437,77 @@ fn list(context: &Context, stream: i64, last: u32) -> Result<Exit, Failure> {
         ]
     })?;
     Ok(Exit::Done)
+}
+
+fn tail(command: &Tail, context: &Context) -> Result<Exit, Failure> {
+    let store = context.book()?;
+    match show_tail(command, &store, context.output.is_json(), io::stdout().lock()) {
+        // Whoever reads may stop early: that is no failure.
+        Err(Stopped::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+        shown => shown.map(|()| Exit::Done).map_err(Failure::from),
+    }
+}
+
+fn show_tail(command: &Tail, store: &Store, is_json: bool, mut out: impl Write) -> Result<(), Stopped> {
+    // What is written from here on belongs to what is followed.
+    let heads = store.read(|books| books.chain_heads()).map_err(Stopped::Read)?;
+    let shown: BTreeMap<i64, i64> = heads.into_iter().map(|(stream, head, _)| (stream, head)).collect();
+    let last = store.read(|books| match command.stream {
+        Some(stream) => {
+            let head = shown.get(&stream).copied().unwrap_or(0);
+            books.audit_rows(stream, head - i64::from(command.last), command.last)
+        }
+        None => books.newest_audit_rows(command.last),
+    });
+    let was_there = |row: &StoredAuditRow| shown.get(&row.stream).is_some_and(|head| row.seq <= *head);
+    show(last.map_err(Stopped::Read)?.into_iter().filter(was_there), is_json, &mut out)?;
+    if command.follow { follow(command.stream, shown, store, is_json, out) } else { Ok(()) }
+}
+
+/// Until somebody ends it. The rows of each stream come in their order; over streams, as far as they are read at once.
+fn follow(
+    stream: Option<i64>,
+    mut shown: BTreeMap<i64, i64>,
+    store: &Store,
+    is_json: bool,
+    mut out: impl Write,
+) -> Result<(), Stopped> {
+    let is_wanted = |of: i64| stream.is_none_or(|wanted| wanted == of);
+    loop {
+        std::thread::sleep(FOLLOW_EVERY);
+        let heads = store.read(|books| books.chain_heads()).map_err(Stopped::Read)?;
+        let mut new = Vec::new();
+        for (stream, head, _) in heads.into_iter().filter(|(stream, ..)| is_wanted(*stream)) {
+            let after = shown.entry(stream).or_insert(0);
+            if *after < head {
+                let rows = store.read(|books| books.audit_rows(stream, *after, BATCH)).map_err(Stopped::Read)?;
+                *after = rows.last().map_or(head, |row| row.seq);
+                new.extend(rows);
+            }
+        }
+        new.sort_by_key(|row| row.row.at);
+        show(new.into_iter(), is_json, &mut out)?;
+    }
+}
+
+fn show(rows: impl Iterator<Item = StoredAuditRow>, is_json: bool, mut out: impl Write) -> Result<(), Stopped> {
+    for row in rows {
+        let written = if is_json { write_line(&mut out, row) } else { writeln!(out, "{}", in_one_line(&Line::from(row))) };
+        written.map_err(Stopped::Write)?;
+    }
+    out.flush().map_err(Stopped::Write)
+}
+
+fn in_one_line(row: &Line) -> String {
+    let place = format!("{}/{}", row.stream, row.seq);
+    let mut line = format!("{:24}  {place:>10}  {:15}  {}  {}", row.at, row.peer, row.status, row.event);
+    for more in [Some(&row.method), Some(&row.path), row.reason.as_ref(), row.detail.as_ref()].into_iter().flatten() {
+        if !more.is_empty() {
+            line.push_str("  ");
+            line.push_str(more);
+        }
+    }
+    plain(&line)
 }
 
 #[derive(Serialize)]

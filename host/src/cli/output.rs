@@ -77,10 +77,15 @@ fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let padded = |line: &[String; N]| {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{:width$}", plain(cell))).collect();
         cells.join("  ").trim_end().to_owned()
     };
     lines.iter().map(padded).collect::<Vec<_>>().join("\n")
+}
+
+/// A text of strangers in one line: what would steer the terminal is replaced.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter }).collect()
 }
 
 /// A secret that this command exists to show. Nothing else that holds a [`SecretString`] can be printed as JSON.
@@ -108,5 +113,11 @@ mod tests {
         let rows = vec![["ü".to_owned(), "active".to_owned()], ["example".to_owned(), String::new()]];
         assert_eq!(table(["name", "state"], rows), "NAME     STATE\nü        active\nexample");
         assert_eq!(table(["name"], Vec::new()), "NAME");
+    }
+
+    #[test]
+    fn nobodys_text_steers_the_terminal() {
+        let rows = vec![["a\u{1b}[2Jb\u{9b}31m\nc".to_owned()]];
+        assert_eq!(table(["path"], rows), "PATH\na\u{fffd}[2Jb\u{fffd}31m\u{fffd}c");
     }
 }

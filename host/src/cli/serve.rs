@@ -140,7 +140,7 @@ struct Post {
 impl Post {
     fn start(home: &Home, context: &Context, store: Store) -> Result<Self, Failure> {
         let options = mail_options(home, &context.environment)?;
-        let office = PostOffice::new(&options, store, Arc::new(System)).map_err(Failure::failed)?;
+        let office = PostOffice::new(&options, &[], store, Arc::new(System)).map_err(Failure::failed)?;
         let (stop, stopped) = watch::channel(false);
         Ok(Self { stop, task: tokio::spawn(mail::run(office, stopped)) })
     }

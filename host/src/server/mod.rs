@@ -60,7 +60,9 @@ pub struct Options {
     pub checkpoints: Option<PathBuf>,
     /// Who resolves the names of webhooks' hosts.
     pub resolver: Arc<dyn Resolve>,
-    /// Certificate authorities of webhooks' hosts besides the public ones.
+    /// How long a webhook may take to answer, the way there included; shorter than a courier holds a delivery.
+    pub webhook_timeout: Duration,
+    /// Certificate authorities of webhooks' hosts and of the mail server besides the public ones.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// How mail is sent; without it, mail waits in the book.
     pub mail: Option<MailOptions>,
@@ -84,6 +86,7 @@ impl Default for Options {
             gateway_timeout: Duration::from_secs(20),
             rules: Rules::default(),
             resolver: Arc::new(SystemResolver),
+            webhook_timeout: Duration::from_secs(15),
             extra_roots: Vec::new(),
             mail: None,
             checkpoints: None,
@@ -145,7 +148,8 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         Gateway::Simulated => Box::new(Simulated { store: store.clone(), clock: Arc::clone(&clock) }),
     };
     let postman = Postman::new(&options).map_err(io::Error::other)?;
-    let post_office = options.mail.as_ref().map(|mail| PostOffice::new(mail, store.clone(), Arc::clone(&clock)));
+    let office = |mail| PostOffice::new(mail, &options.extra_roots, store.clone(), Arc::clone(&clock));
+    let post_office = options.mail.as_ref().map(office);
     let post_office = post_office.transpose().map_err(io::Error::other)?;
     let state = Arc::new(State {
         gateway,

@@ -36,9 +36,13 @@ pub(super) fn answer(state: &State, request: &Request<Incoming>, request_id: &st
         "/healthz" if is_get => plain(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" if is_get => ready(state),
         "/healthz" | "/readyz" => {
-            let mut refused = problem(StatusCode::METHOD_NOT_ALLOWED, "The resource does not have this method.", request_id);
-            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            refused
+            let mut told = if request.method() == Method::OPTIONS {
+                with_status(StatusCode::NO_CONTENT, String::new())
+            } else {
+                problem(StatusCode::METHOD_NOT_ALLOWED, "The resource does not have this method.", request_id)
+            };
+            told.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            told
         }
         _ => problem(StatusCode::NOT_FOUND, "No API is served at this path.", request_id),
     };
@@ -82,8 +86,13 @@ fn plain(status: StatusCode, text: String) -> Answer {
 }
 
 fn with_type(status: StatusCode, text: String, media_type: &'static str) -> Answer {
+    let mut response = with_status(status, text);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+fn with_status(status: StatusCode, text: String) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }

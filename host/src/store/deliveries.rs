@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use provisor_providers::books::{AccountId, Fault, KeyRow, NewEvent};
 use secrecy::SecretString;
 
-use super::sql::{Row, Sql};
+use super::sql::{self, Row, Sql};
 use super::{Transaction, webhooks};
 
 /// Webhooks looked at in one claim.
@@ -128,8 +128,10 @@ pub struct DeliverySummary {
 }
 
 impl Transaction<'_> {
-    /// Takes deliveries that are due, fairly: webhooks in turn, a few of each.
+    /// Takes deliveries that are due, fairly: webhooks in turn, a few of each. Asked first in its transaction, it waits for other
+    /// couriers' claims: what they take counts.
     pub fn claim_deliveries(&mut self, claim: &Claim) -> Result<Claimed, Fault> {
+        self.sql.claim(sql::Claim::Outbox);
         let keys = due_endpoints(self.sql, claim)?;
         let is_full = i64::try_from(keys.len()).is_ok_and(|found| found == ENDPOINTS);
         let (mut healthy, mut failing) = (claim.healthy, claim.failing);

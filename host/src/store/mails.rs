@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use provisor_providers::books::Fault;
 
 use super::Transaction;
-use super::sql::Row;
+use super::sql::{Claim, Row};
 
 /// A mail to be sent now.
 #[derive(Debug)]
@@ -69,6 +69,8 @@ pub struct MailSummary {
 impl Transaction<'_> {
     /// Takes mails that are due; they are due again at `until`, which is later than any attempt takes.
     pub fn claim_mails(&mut self, now: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<QueuedMail>, Fault> {
+        // Two postmen who take the same mails would have to begin anew.
+        self.sql.claim(Claim::Outbox);
         let taken = self.sql.query(
             "UPDATE mails SET fence = fence + 1, next_at = $1 WHERE id IN
                (SELECT id FROM mails WHERE next_at IS NOT NULL AND next_at <= $2 ORDER BY next_at, id LIMIT $3)

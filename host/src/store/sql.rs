@@ -69,6 +69,8 @@ pub(crate) enum Claim {
     Schedule,
     /// What panels asked for.
     Journal,
+    /// What is to be told by webhook or mail, and who tells it.
+    Outbox,
 }
 
 impl dyn Sql + '_ {

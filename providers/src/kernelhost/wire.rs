@@ -417,24 +417,47 @@ pub struct ActionRequest {
     pub password: Option<String>,
 }
 
-/// The answer to an action.
+/// The answer to an action (our choice, 2.8). One that does not say what became of which service is none: nobody may take it for
+/// an acceptance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Action {
     /// Its id, a number or a text.
     #[serde(default, deserialize_with = "lenient")]
     pub id: Value,
     /// The service's id.
-    #[serde(default, deserialize_with = "optional_id")]
-    pub service_id: Option<i64>,
+    #[serde(deserialize_with = "id")]
+    pub service_id: i64,
     /// As it was asked.
     #[serde(default, deserialize_with = "lenient")]
     pub action: Option<String>,
-    /// `accepted` or `completed`.
-    #[serde(default, deserialize_with = "lenient")]
-    pub status: Option<String>,
+    /// What became of it.
+    pub status: ActionStatus,
     /// The service afterwards.
     #[serde(default, deserialize_with = "lenient")]
     pub service: Option<Service>,
+}
+
+/// What became of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
+pub enum ActionStatus {
+    /// It will be done.
+    Accepted,
+    /// It is done.
+    Completed,
+}
+
+impl TryFrom<String> for ActionStatus {
+    type Error = &'static str;
+
+    /// In any case, between any blanks.
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "accepted" => Ok(Self::Accepted),
+            "completed" => Ok(Self::Completed),
+            _ => Err("an action is accepted or completed"),
+        }
+    }
 }
 
 /// `GET /v1/services/{id}/credentials`. Secret.

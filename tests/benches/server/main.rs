@@ -9,6 +9,7 @@
 #![expect(clippy::cast_precision_loss, reason = "a measurement is not that precise")]
 
 mod bare;
+mod growth;
 mod load;
 mod peer;
 
@@ -66,7 +67,11 @@ fn main() {
     }
     load::pin_to_second_core();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(measure());
+    if arguments.iter().any(|argument| argument == "growth") {
+        runtime.block_on(growth::measure());
+    } else {
+        runtime.block_on(measure());
+    }
 }
 
 async fn measure() {

@@ -9,7 +9,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::bench::{Bench, Candidate, Intent, Operation, reference, service_of};
-use super::subjects::subject;
 
 /// Time enough for a few tries.
 const DEADLINE_MS: u32 = 2_500;
@@ -18,12 +17,12 @@ const AT_A_TIME: usize = 8;
 /// Past every deadline here.
 const LATE: Duration = Duration::from_secs(8);
 
-pub(super) const fn fault(reaches: bool, answer: Answer) -> Fault {
+const fn fault(reaches: bool, answer: Answer) -> Fault {
     Fault { reaches, answer }
 }
 
 /// What stays as it is until it is healed. None is a closed port.
-const LASTING: [Option<Fault>; 21] = [
+const LASTING: [Option<Fault>; 23] = [
     None,
     Some(fault(false, Answer::Cut)),
     Some(fault(true, Answer::Cut)),
@@ -43,6 +42,8 @@ const LASTING: [Option<Fault>; 21] = [
     Some(fault(false, Answer::Json(500, r#"{"status":"ok"}"#))),
     Some(fault(true, Answer::Json(500, r#"{"status":"ok"}"#))),
     Some(fault(true, Answer::Json(200, "42"))),
+    Some(fault(false, Answer::Json(200, r#"{"status":1}"#))),
+    Some(fault(true, Answer::Json(200, r#"{"status":1}"#))),
     Some(fault(false, Answer::Echo(422))),
     Some(fault(true, Answer::Echo(500))),
 ];
@@ -74,7 +75,7 @@ async fn under_faults(candidate: Candidate, operation: Operation) {
     }
     let slots = Rc::new(Semaphore::new(AT_A_TIME));
     let mut cases = JoinSet::new();
-    for fault in LASTING.into_iter().chain(subject(candidate.provider).faults().iter().copied().map(Some)) {
+    for fault in LASTING {
         let slots = Rc::clone(&slots);
         cases.spawn_local(async move {
             let _slot = slots.acquire().await.unwrap();

@@ -3,13 +3,11 @@
 use async_trait::async_trait;
 use provisor_providers::books::AccountId;
 use provisor_providers::contract::{Effect, Order, ServiceRef, Setting};
-use provisor_tests::faults::{Answer, Fault};
 use provisor_tests::house::House;
 use provisor_tests::resellers::{KeyTraits, unique};
 use secrecy::ExposeSecret;
 
 use super::bench::Operation;
-use super::faulty::fault;
 
 /// What every secret of a test has in it.
 pub(super) const MARK: &str = "MARKED";
@@ -51,11 +49,6 @@ pub(super) trait Subject: Sync {
 
     /// The provider still knows a service that was ended.
     fn remembers_the_ended(&self) -> bool;
-
-    /// Answers that say nothing in this provider's form, besides those that say nothing in any.
-    fn faults(&self) -> &'static [Fault] {
-        &[]
-    }
 
     /// The beginning of a service's id: when it is ordered, and from then on.
     fn remote_ids(&self) -> (&'static str, &'static str);
@@ -209,12 +202,6 @@ impl Subject for Gp {
 
     fn remembers_the_ended(&self) -> bool {
         false
-    }
-
-    fn faults(&self) -> &'static [Fault] {
-        const NUMBER: Answer = Answer::Json(200, r#"{"status":1}"#);
-        const FAULTS: &[Fault] = &[fault(false, NUMBER), fault(true, NUMBER)];
-        FAULTS
     }
 
     fn remote_ids(&self) -> (&'static str, &'static str) {

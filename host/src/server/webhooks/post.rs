@@ -24,9 +24,7 @@ use super::super::Options;
 use crate::resolve::{NoConnection, Resolve, dial};
 use crate::tls::client_config;
 
-/// For everything together (our choice, 2.13).
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// Of it, for name resolution, TCP and TLS.
+/// For name resolution, TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much of an answer's body is read, so that the receiver can finish it; nobody looks at it.
 const ANSWER_BYTES: usize = 4 * 1024;
@@ -41,6 +39,7 @@ pub(crate) struct Postman {
     rules: TargetRules,
     resolver: Arc<dyn Resolve>,
     tls: TlsConnector,
+    timeout: Duration,
 }
 
 /// What is posted.
@@ -69,8 +68,8 @@ pub(super) enum PostError {
     ConnectTimeout,
     #[error("TLS: {0}")]
     Tls(String),
-    #[error("no answer within {TIMEOUT:?}")]
-    Timeout,
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
     #[error("the connection broke: {0}")]
     Broken(#[from] hyper::Error),
     #[error("not a request: {0}")]
@@ -86,12 +85,13 @@ impl Postman {
     /// Fails only for an extra root that is no certificate.
     pub(in super::super) fn new(options: &Options) -> Result<Self, rustls::Error> {
         let tls = TlsConnector::from(Arc::new(client_config(&options.extra_roots)?));
-        Ok(Self { rules: options.rules.webhooks.clone(), resolver: Arc::clone(&options.resolver), tls })
+        let (rules, resolver) = (options.rules.webhooks.clone(), Arc::clone(&options.resolver));
+        Ok(Self { rules, resolver, tls, timeout: options.webhook_timeout })
     }
 
     /// Posts once, and waits for the answer's head.
     pub(super) async fn post(&self, letter: &Letter<'_>) -> Result<Answer, PostError> {
-        tokio::time::timeout(TIMEOUT, self.try_post(letter)).await.unwrap_or(Err(PostError::Timeout))
+        tokio::time::timeout(self.timeout, self.try_post(letter)).await.unwrap_or(Err(PostError::Timeout(self.timeout)))
     }
 
     async fn try_post(&self, letter: &Letter<'_>) -> Result<Answer, PostError> {

@@ -3,8 +3,17 @@
 //! Snapshot isolation (REPEATABLE READ): of two transactions that change the same row at once, the second is run again. It alone
 //! would let two transactions each read what the other changes. So every transaction that uses an account's part of the book also
 //! changes the account's row ([`Sql::claim`]), and no two of one account that overlap can both commit: within an account all are as
-//! if one ran after the other. What lies outside accounts is decided by a single row each (stock, nonces, keys, leases) or by a
-//! unique index (domains).
+//! if one ran after the other. What lies outside accounts is decided by a single row each (stock, nonces, keys, leases), by a
+//! unique index (domains), or in transactions that queue up at a lock of their own.
+//!
+//! Looked at in the light of this rule:
+//! - Billing. A tick runs under the schedule's lock, an errand on every host. What they ask over all accounts (due orders, services,
+//!   packages, abandoned payments) names candidates alone: each is read again inside its account before anything is decided. The
+//!   operator's credit, card and closing change the account's row themselves.
+//! - Webhooks. Whether a courier may take one more delivery depends on rows that another one may be taking, and on no row of an
+//!   account: claims queue up at [`Claim::Outbox`]. What a delivery came to is decided by its row and its webhook's; a webhook that is
+//!   disabled goes through its account, where events for it are written.
+//! - Mail. A mail is taken and settled by its row alone; how many were written lately is counted inside the account.
 //!
 //! Those who lost are run again under advisory locks on what they claimed, and whoever claims a key before its first statement
 //! waits for the lock before its snapshot is taken: a busy key's requests queue up instead of undoing each other.
@@ -208,6 +217,7 @@ fn number(claim: Claim) -> i64 {
         Claim::Stream(id) => (id, 3),
         Claim::Schedule => (1, 0),
         Claim::Journal => (2, 0),
+        Claim::Outbox => (3, 0),
     };
     LOCKS.wrapping_add(id.wrapping_mul(4)).wrapping_add(kind)
 }

@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroize;
 
 use super::exchange::Api;
-use super::{account, mapping};
+use super::{account, failure, mapping};
 use crate::contract::{
     Call, Effect, Login, Outcome, PowerAction, Problem, ProblemKind, Retry, Service, ServicePage, ServiceRef, State,
 };
@@ -182,7 +182,11 @@ fn without_service(order: &wire::Order, state: State) -> Result<Outcome, Problem
 async fn act(api: &Api<'_>, call: &Call, id: i64, request: &wire::ActionRequest, goal: Goal) -> Result<Outcome, Problem> {
     let path = format!("/v1/services/{id}/actions");
     let taken: wire::Action = api.post(&path, &call.idempotency_key, request, request.password.as_deref()).await?;
-    let completed = taken.status.as_deref().is_some_and(|status| status.eq_ignore_ascii_case("completed"));
+    if taken.service_id != id {
+        // Whether the one that was meant was acted on too, nobody knows.
+        return Err(Problem { effect: Effect::Unknown, retry: Retry::AfterMs(failure::LATER_MS), ..mixed_up("service") });
+    }
+    let completed = taken.status == wire::ActionStatus::Completed;
     // Accepted: an answer that shows no service, or a failure to read it, is no failure of the action.
     let shown = match taken.service.filter(|service| service.id == id) {
         Some(service) => Some(service),
@@ -399,12 +403,36 @@ mod tests {
             assert_eq!(net.header(0, "Idempotency-Key"), call().idempotency_key);
         }
         // Shown by the next question, or not at all.
-        let net = Net::new([json(202, "{}"), json(200, service(5, "terminated"))]);
+        let bare = r#"{"service_id":"5","status":"Completed","service":null}"#;
+        let net = Net::new([json(202, bare), json(200, service(5, "terminated"))]);
         let outcome = run(Client.terminate(&net, &at(), call(), named("service/5"))).unwrap();
         assert_eq!(remote_id_and_state(&outcome), (true, "service/5", State::Terminated));
         let net = Net::new([json(202, action("accepted", &service(6, "active"))), refusal(403, "forbidden_scope", "", "")]);
         let outcome = run(Client.unsuspend(&net, &at(), call(), named("service/5"))).unwrap();
         assert_eq!(remote_id_and_state(&outcome), (false, "service/5", State::Unknown));
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_accepts_nothing() {
+        for body in [
+            "{}",
+            r#"{"status":1}"#,
+            r#"{"status":"ok"}"#,
+            r#"{"status":"completed"}"#,
+            r#"{"service_id":5}"#,
+            r#"{"service_id":5,"status":null}"#,
+            r#"{"service_id":5,"status":"failed"}"#,
+            r#"{"service_id":6,"status":"completed"}"#,
+            r#"{"service_id":0,"status":"accepted"}"#,
+            r#"[{"service_id":5,"status":"accepted"}]"#,
+        ] {
+            for status in [200, 202] {
+                // What the service shows is not asked: whether that is what this action left, nobody knows.
+                let net = Net::new([json(status, body)]);
+                let problem = run(Client.suspend(&net, &at(), call(), named("service/5"), None)).unwrap_err();
+                assert_eq!((problem.kind, problem.effect), (ProblemKind::Protocol, Effect::Unknown), "{body}");
+            }
+        }
     }
 
     #[test]

@@ -69,6 +69,9 @@ impl crate::server::Server for Server {
             Some(document::PATH) => return Ok(Admission::Answered(finish(document::answer(&visit.request), &visit))),
             _ => {}
         }
+        if let Some(told) = options(&visit.request) {
+            return Ok(Admission::Answered(finish(told, &visit)));
+        }
         Ok(Admission::Work(match guard::judge(&visit, keys)? {
             Verdict::Admitted(admitted) => {
                 let admitted = Arc::new(admitted);
@@ -151,6 +154,12 @@ fn has_body(head: &Headers) -> bool {
 /// The path, if it may be one that is answered to everybody.
 fn public(request: &Request) -> Option<&str> {
     matches!(request.method.as_str(), "GET" | "HEAD").then(|| request.path())
+}
+
+/// What OPTIONS is answered, to everybody: it tells no more than the documentation. A path that is none is not told from others here.
+fn options(request: &Request) -> Option<Response> {
+    let allow = routes::allowed(request.path()).filter(|_| request.method == "OPTIONS")?;
+    Some(Response { status: 204, headers: Headers::new().with("allow", allow), body: Vec::new() })
 }
 
 fn health(visit: &Visit) -> Response {
@@ -243,6 +252,26 @@ mod tests {
             }
         }
         for (method, target) in [("POST", "/v1/health"), ("GET", "/v1/health/"), ("GET", "/v1/me"), ("GET", "/")] {
+            assert!(matches!(admit(method, target), Admission::Work(_)), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn what_a_path_allows_needs_no_key() {
+        for (target, allow) in [
+            ("/v1/health", "GET, HEAD, OPTIONS"),
+            ("/v1/orders", "POST, OPTIONS"),
+            ("/v1/services/7?x=1", "GET, HEAD, OPTIONS"),
+            ("/v1/webhooks", "GET, HEAD, PUT, OPTIONS"),
+            ("/openapi.json", "GET, HEAD, OPTIONS"),
+        ] {
+            let Admission::Answered(response) = admit("OPTIONS", target) else { panic!("{target}") };
+            assert_eq!((response.status, response.headers.once("allow")), (204, Some(allow)), "{target}");
+            assert_eq!((response.headers.once("X-Request-Id"), response.body.len()), (Some("01HX7Z3K8Q"), 0));
+        }
+        for (method, target) in
+            [("OPTIONS", "/v1/nothing"), ("OPTIONS", "*"), ("OPTIONS", "/v1/me#"), ("options", "/v1/me"), ("TRACE", "/v1/me")]
+        {
             assert!(matches!(admit(method, target), Admission::Work(_)), "{method} {target}");
         }
     }

@@ -40,20 +40,24 @@ pub(super) fn find(method: &str, path: &str) -> Result<Route, Refusal> {
         ("GET", ["v1", "billing", "invoices", invoice, "pdf"]) => Route::InvoicePdf(id(invoice)?),
         ("GET", ["v1", "webhooks"]) => Route::Webhook,
         ("PUT", ["v1", "webhooks"]) => Route::SetWebhook,
-
-        (_, ["v1", "orders"] | ["v1", "services", _, "actions"]) => return Err(problem::method_not_allowed("POST")),
-        (_, ["v1", "webhooks"]) => return Err(problem::method_not_allowed("GET, HEAD, PUT")),
-        (
-            _,
-            ["v1", "health" | "me" | "products" | "services"]
-            | ["v1", "products" | "orders" | "services", _]
-            | ["v1", "services", _, "credentials"]
-            | ["v1", "billing", "balance" | "invoices"]
-            | ["v1", "billing", "invoices", _, "pdf"]
-            | ["openapi.json"],
-        ) => return Err(problem::method_not_allowed("GET, HEAD")),
-        _ => return Err(problem::not_found()),
+        _ => return Err(allowed(path).map_or_else(problem::not_found, problem::method_not_allowed)),
     })
+}
+
+/// The methods of a path, as `Allow` lists them; none where there is no endpoint.
+pub(super) fn allowed(path: &str) -> Option<&'static str> {
+    let segments: Vec<&str> = path.split('/').skip(1).take(6).collect();
+    match segments.as_slice() {
+        ["v1", "orders"] | ["v1", "services", _, "actions"] => Some("POST, OPTIONS"),
+        ["v1", "webhooks"] => Some("GET, HEAD, PUT, OPTIONS"),
+        ["v1", "health" | "me" | "products" | "services"]
+        | ["v1", "products" | "orders" | "services", _]
+        | ["v1", "services", _, "credentials"]
+        | ["v1", "billing", "balance" | "invoices"]
+        | ["v1", "billing", "invoices", _, "pdf"]
+        | ["openapi.json"] => Some("GET, HEAD, OPTIONS"),
+        _ => None,
+    }
 }
 
 impl Route {
@@ -112,18 +116,17 @@ mod tests {
     #[test]
     fn a_wrong_method_names_the_right_ones() {
         for (method, path, allow) in [
-            ("POST", "/v1/health", "GET, HEAD"),
-            ("POST", "/openapi.json", "GET, HEAD"),
-            ("OPTIONS", "/v1/me", "GET, HEAD"),
-            ("GET", "/v1/orders", "POST"),
-            ("HEAD", "/v1/orders", "POST"),
-            ("DELETE", "/v1/orders/1", "GET, HEAD"),
-            ("PUT", "/v1/services/7/actions", "POST"),
-            ("POST", "/v1/billing/invoices", "GET, HEAD"),
-            ("DELETE", "/v1/billing/invoices/12/pdf", "GET, HEAD"),
-            ("get", "/v1/me", "GET, HEAD"),
-            ("POST", "/v1/webhooks", "GET, HEAD, PUT"),
-            ("DELETE", "/v1/webhooks", "GET, HEAD, PUT"),
+            ("POST", "/v1/health", "GET, HEAD, OPTIONS"),
+            ("POST", "/openapi.json", "GET, HEAD, OPTIONS"),
+            ("GET", "/v1/orders", "POST, OPTIONS"),
+            ("HEAD", "/v1/orders", "POST, OPTIONS"),
+            ("DELETE", "/v1/orders/1", "GET, HEAD, OPTIONS"),
+            ("PUT", "/v1/services/7/actions", "POST, OPTIONS"),
+            ("POST", "/v1/billing/invoices", "GET, HEAD, OPTIONS"),
+            ("DELETE", "/v1/billing/invoices/12/pdf", "GET, HEAD, OPTIONS"),
+            ("get", "/v1/me", "GET, HEAD, OPTIONS"),
+            ("POST", "/v1/webhooks", "GET, HEAD, PUT, OPTIONS"),
+            ("DELETE", "/v1/webhooks", "GET, HEAD, PUT, OPTIONS"),
         ] {
             let response = find(method, path).err().unwrap().response("id");
             assert_eq!((response.status, response.headers.once("allow")), (405, Some(allow)), "{method} {path}");

@@ -95,9 +95,9 @@ pub(super) fn act(call: &Call<'_>, id: i64, again: Option<Again>, books: &mut dy
         202,
         &wire::Action {
             id: format!("act_{}", call.visit.request_id).into(),
-            service_id: Some(id),
+            service_id: id,
             action: Some(name.to_owned()),
-            status: Some("completed".to_owned()),
+            status: wire::ActionStatus::Completed,
             service: Some(show(&service)),
         },
     ))

@@ -80,7 +80,7 @@ async fn a_book_is_copied_into_postgresql_and_back() {
     host.kill();
     // More than a page, and every kind of value.
     book.execute(
-        "INSERT INTO nonces WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1700) SELECT 1, 'n' || i, i FROM n",
+        "INSERT INTO nonces (key_id, nonce, expires_at) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1700) SELECT 1, 'n' || i, i FROM n",
     );
     let before = figures(|query| book.number(query));
 

@@ -7,12 +7,18 @@ use super::Transaction;
 use super::sql::{Dialect, Row, Sql, Value};
 use crate::audit::{GENESIS, Link, Part};
 
+/// The last row of a chain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    seq: i64,
+    hash: [u8; 32],
+}
+
 pub(super) fn append(sql: &mut dyn Sql, row: &AuditRow) -> Result<(), Fault> {
     let stream = row.account.map_or(0, |account| account.0);
-    let head = sql.first("SELECT seq, chain_hash FROM chain_heads WHERE stream = $1", &[stream.into()])?;
-    let (seq, previous) = head.map_or(Ok((0, GENESIS)), |head| Ok((head.int(0)?, head.array(1)?)))?;
-    let link = Link { stream, seq: seq + 1, row };
-    let hash = link.hash(&previous);
+    let head = head(sql, stream)?;
+    let link = Link { stream, seq: head.seq + 1, row };
+    let hash = link.hash(&head.hash);
     sql.execute(
         "INSERT INTO audit (stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail,
                             chain_hash)
@@ -34,10 +40,30 @@ pub(super) fn append(sql: &mut dyn Sql, row: &AuditRow) -> Result<(), Fault> {
             hash.as_slice().into(),
         ],
     )?;
+    let head = Head { seq: link.seq, hash };
+    match sql.hot() {
+        Some(hot) => {
+            hot.set_head(stream, head);
+            Ok(())
+        }
+        None => write_head(sql, stream, &head),
+    }
+}
+
+fn head(sql: &mut dyn Sql, stream: i64) -> Result<Head, Fault> {
+    if let Some(head) = sql.hot().and_then(|hot| hot.head(stream)) {
+        return Ok(head);
+    }
+    let row = sql.first("SELECT seq, chain_hash FROM chain_heads WHERE stream = $1", &[stream.into()])?;
+    row.map_or(Ok(Head { seq: 0, hash: GENESIS }), |row| Ok(Head { seq: row.int(0)?, hash: row.array(1)? }))
+}
+
+/// What is remembered of a chain, into the book.
+pub(super) fn write_head(sql: &mut dyn Sql, stream: i64, head: &Head) -> Result<(), Fault> {
     sql.execute(
         "INSERT INTO chain_heads (stream, seq, chain_hash) VALUES ($1, $2, $3)
          ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, chain_hash = excluded.chain_hash",
-        &[stream.into(), link.seq.into(), hash.as_slice().into()],
+        &[stream.into(), head.seq.into(), head.hash.as_slice().into()],
     )?;
     Ok(())
 }
@@ -169,11 +195,13 @@ impl Transaction<'_> {
 
     /// One stream's head.
     pub(crate) fn chain_head(&mut self, stream: i64) -> Result<Option<i64>, Fault> {
+        self.sql.forget()?;
         self.sql.first("SELECT seq FROM chain_heads WHERE stream = $1", &[stream.into()])?.map(|row| row.int(0)).transpose()
     }
 
     /// The streams and their heads: sequence and hash.
     pub fn chain_heads(&mut self) -> Result<Vec<(i64, i64, [u8; 32])>, Fault> {
+        self.sql.forget()?;
         let rows = self.sql.query("SELECT stream, seq, chain_hash FROM chain_heads ORDER BY stream", &[])?;
         rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?, row.array(2)?))).collect()
     }

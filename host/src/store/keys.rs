@@ -10,60 +10,124 @@ use provisor_providers::server::{Key, KeyLimits};
 use secrecy::SecretString;
 
 use super::Transaction;
-use super::sql::{Row, Sql, Value};
+use super::sql::{Dialect, Row, Sql, Value};
 use crate::vault::{Place, Vault};
 
-/// The count of locks spares the question for them, which hardly a key has.
-pub(super) fn standing(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault> {
+/// What every request asks of a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Use {
+    version: i64,
+    /// Whether there are locks, in force or not: hardly a key has any.
+    has_locks: bool,
+    /// None if it was never used.
+    metered: Option<Metered>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Metered {
+    meter: Meter,
+    last_used_at: Option<Timestamp>,
+}
+
+fn look(sql: &mut dyn Sql, key: KeyRow) -> Result<Option<Use>, Fault> {
+    if let Some(known) = sql.hot().and_then(|hot| hot.key(key)) {
+        return Ok(Some(known));
+    }
     let row = sql.first(
-        "SELECT k.version, m.level, m.at, m.day, m.day_count, (SELECT COUNT(*) FROM locks l WHERE l.key_id = k.id)
+        "SELECT k.version, (SELECT COUNT(*) FROM locks l WHERE l.key_id = k.id), m.level, m.at, m.day, m.day_count, m.last_used_at
          FROM api_keys k LEFT JOIN meters m ON m.key_id = k.id WHERE k.id = $1",
         &[key.0.into()],
     )?;
     let Some(row) = row else { return Ok(None) };
-    let meter = |level| Ok(Meter { level, at: row.time(2)?, day: row.int(3)?, day_count: row.int(4)? });
-    let locks = if row.int(5)? == 0 { Vec::new() } else { locks(sql, key, now)? };
-    Ok(Some(Standing { version: row.int(0)?, meter: row.opt_int(1)?.map(meter).transpose()?, locks }))
+    let metered = |level| {
+        let meter = Meter { level, at: row.time(3)?, day: row.int(4)?, day_count: row.int(5)? };
+        Ok(Metered { meter, last_used_at: row.opt_time(6)? })
+    };
+    let metered = row.opt_int(2)?.map(metered).transpose()?;
+    let found = Use { version: row.int(0)?, has_locks: row.int(1)? != 0, metered };
+    if let Some(hot) = sql.hot() {
+        hot.read_key(key, found);
+    }
+    Ok(Some(found))
+}
+
+pub(super) fn standing(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<Option<Standing>, Fault> {
+    let Some(found) = look(sql, key)? else { return Ok(None) };
+    let locks = if found.has_locks { locks(sql, key, now)? } else { Vec::new() };
+    Ok(Some(Standing { version: found.version, meter: found.metered.map(|metered| metered.meter), locks }))
 }
 
 pub(super) fn version(sql: &mut dyn Sql, key: KeyRow) -> Result<Option<i64>, Fault> {
-    sql.first("SELECT version FROM api_keys WHERE id = $1", &[key.0.into()])?.map(|row| row.int(0)).transpose()
+    Ok(look(sql, key)?.map(|found| found.version))
 }
 
 pub(super) fn last_used(sql: &mut dyn Sql, key: KeyRow) -> Result<Option<Timestamp>, Fault> {
-    let row = sql.first("SELECT last_used_at FROM meters WHERE key_id = $1", &[key.0.into()])?;
-    row.map_or(Ok(None), |row| row.opt_time(0))
-}
-
-pub(super) fn touch(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<(), Fault> {
-    sql.execute("UPDATE meters SET last_used_at = $1 WHERE key_id = $2", &[now.into(), key.0.into()])?;
-    Ok(())
-}
-
-pub(super) fn spend_nonce(sql: &mut dyn Sql, key: KeyRow, nonce: &str, now: Timestamp, until: Timestamp) -> Result<bool, Fault> {
-    let spent = sql.execute(
-        "INSERT INTO nonces (key_id, nonce, expires_at) VALUES ($1, $2, $3)
-         ON CONFLICT (key_id, nonce) DO UPDATE SET expires_at = excluded.expires_at WHERE nonces.expires_at <= $4",
-        &[key.0.into(), nonce.into(), until.into(), now.into()],
-    )?;
-    Ok(spent == 1)
+    Ok(look(sql, key)?.and_then(|found| found.metered).and_then(|metered| metered.last_used_at))
 }
 
 pub(super) fn meter(sql: &mut dyn Sql, key: KeyRow) -> Result<Option<Meter>, Fault> {
-    let row = sql.first("SELECT level, at, day, day_count FROM meters WHERE key_id = $1", &[key.0.into()])?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Meter { level: row.int(0)?, at: row.time(1)?, day: row.int(2)?, day_count: row.int(3)? }))
+    Ok(look(sql, key)?.and_then(|found| found.metered).map(|metered| metered.meter))
+}
+
+pub(super) fn touch(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<(), Fault> {
+    match meter(sql, key)? {
+        Some(meter) => set_meter(sql, key, &meter, Some(now)),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn set_meter(sql: &mut dyn Sql, key: KeyRow, meter: &Meter, used_at: Option<Timestamp>) -> Result<(), Fault> {
+    let change = |found: &mut Use| {
+        let before = found.metered.and_then(|metered| metered.last_used_at);
+        found.metered = Some(Metered { meter: *meter, last_used_at: used_at.or(before) });
+    };
+    if sql.hot().is_some_and(|hot| hot.change_key(key, change)) {
+        return Ok(());
+    }
+    write_meter(sql, key, &Metered { meter: *meter, last_used_at: used_at })
+}
+
+/// What is remembered of a key's use, into the book.
+pub(super) fn write_use(sql: &mut dyn Sql, key: KeyRow, used: &Use) -> Result<(), Fault> {
+    used.metered.map_or(Ok(()), |metered| write_meter(sql, key, &metered))
+}
+
+fn write_meter(sql: &mut dyn Sql, key: KeyRow, metered: &Metered) -> Result<(), Fault> {
+    let Metered { meter, last_used_at } = metered;
     sql.execute(
         "INSERT INTO meters (key_id, level, at, day, day_count, last_used_at) VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (key_id) DO UPDATE SET
            level = excluded.level, at = excluded.at, day = excluded.day, day_count = excluded.day_count,
            last_used_at = COALESCE(excluded.last_used_at, meters.last_used_at)",
-        &[key.0.into(), meter.level.into(), meter.at.into(), meter.day.into(), meter.day_count.into(), used_at.into()],
+        &[
+            key.0.into(),
+            meter.level.into(),
+            meter.at.into(),
+            meter.day.into(),
+            meter.day_count.into(),
+            (*last_used_at).into(),
+        ],
     )?;
     Ok(())
+}
+
+/// With one writer its memory decides, and the book has the log of it; between several a unique index does.
+pub(super) fn spend_nonce(sql: &mut dyn Sql, key: KeyRow, nonce: &str, now: Timestamp, until: Timestamp) -> Result<bool, Fault> {
+    if sql.dialect() == Dialect::Postgres {
+        let spent = sql.execute(
+            "INSERT INTO nonces (key_id, nonce, expires_at) VALUES ($1, $2, $3)
+             ON CONFLICT (key_id, nonce) DO UPDATE SET expires_at = excluded.expires_at WHERE nonces.expires_at <= $4",
+            &[key.0.into(), nonce.into(), until.into(), now.into()],
+        )?;
+        return Ok(spent == 1);
+    }
+    let nonces = sql.nonces().ok_or_else(|| Fault("only the book's writer can tell which nonces are spent".to_owned()))?;
+    let Some(id) = nonces.spend(key, nonce, now, until) else { return Ok(false) };
+    sql.execute(
+        "INSERT INTO nonces (id, key_id, nonce, expires_at) VALUES ($1, $2, $3, $4)",
+        &[id.into(), key.0.into(), nonce.into(), until.into()],
+    )?;
+    Ok(true)
 }
 
 pub(super) fn locks(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<Vec<Lock>, Fault> {
@@ -72,6 +136,7 @@ pub(super) fn locks(sql: &mut dyn Sql, key: KeyRow, now: Timestamp) -> Result<Ve
 }
 
 pub(super) fn add_lock(sql: &mut dyn Sql, key: KeyRow, lock: &Lock) -> Result<(), Fault> {
+    sql.forget()?;
     sql.execute(
         "INSERT INTO locks (key_id, network, until) VALUES ($1, $2, $3)
          ON CONFLICT (key_id, network) DO UPDATE SET until = excluded.until",
@@ -274,6 +339,7 @@ impl Transaction<'_> {
     /// Changes what a key may do. It counts from this commit on, in every process: the key's version is another. False if there is no
     /// such key in use.
     pub fn change_key(&mut self, provider: &str, public_id: &str, change: &KeyChange) -> Result<bool, Fault> {
+        self.sql.forget()?;
         let query = "SELECT id, label, scopes, allowed, per_minute, burst, per_day, expires_at FROM api_keys
                      WHERE provider = $1 AND public_id = $2 AND revoked_at IS NULL";
         let Some(row) = self.sql.first(query, &[provider.into(), public_id.into()])? else { return Ok(false) };
@@ -307,6 +373,7 @@ impl Transaction<'_> {
 
     /// Ends every lock of a key, and forgets the failures that would bring the next. How many locks there were.
     pub fn unlock_key(&mut self, provider: &str, public_id: &str, now: Timestamp) -> Result<usize, Fault> {
+        self.sql.forget()?;
         let query = "SELECT id FROM api_keys WHERE provider = $1 AND public_id = $2";
         let Some(row) = self.sql.first(query, &[provider.into(), public_id.into()])? else { return Ok(0) };
         let key = KeyRow(row.int(0)?);
@@ -318,6 +385,7 @@ impl Transaction<'_> {
 
     /// Replaces a key's secret: the old one counts no more from this commit on. False if there is no such key in use.
     pub fn rotate_key(&mut self, provider: &str, public_id: &str, secret: &SecretString) -> Result<bool, Fault> {
+        self.sql.forget()?;
         let sealed = seal(self.vault, provider, public_id, secret)?;
         let row = self.sql.first(
             "UPDATE api_keys SET sealed_secret = $1, version = version + 1
@@ -334,6 +402,7 @@ impl Transaction<'_> {
 
     /// Revokes a key for good. False if there is no such key in use.
     pub fn revoke_key(&mut self, provider: &str, public_id: &str, now: Timestamp) -> Result<bool, Fault> {
+        self.sql.forget()?;
         let revoked = self.sql.execute(
             "UPDATE api_keys SET revoked_at = $1, version = version + 1
              WHERE provider = $2 AND public_id = $3 AND revoked_at IS NULL",
@@ -344,6 +413,7 @@ impl Transaction<'_> {
 
     /// All keys, or one reseller's, oldest first.
     pub fn keys(&mut self, account: Option<AccountId>) -> Result<Vec<KeySummary>, Fault> {
+        self.sql.forget()?;
         let rows = match account {
             None => self.sql.query(&format!("{SUMMARY} ORDER BY k.id"), &[])?,
             Some(AccountId(id)) => self.sql.query(&format!("{SUMMARY} WHERE k.account_id = $1 ORDER BY k.id"), &[id.into()])?,
@@ -353,6 +423,7 @@ impl Transaction<'_> {
 
     /// A key as it is listed, by its public id: those of different APIs look different.
     pub fn key(&mut self, public_id: &str) -> Result<Option<KeySummary>, Fault> {
+        self.sql.forget()?;
         let row = self.sql.first(&format!("{SUMMARY} WHERE k.public_id = $1 ORDER BY k.id"), &[public_id.into()])?;
         row.map(|row| self.summary(&row)).transpose()
     }

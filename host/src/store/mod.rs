@@ -15,6 +15,7 @@ mod licenses;
 mod mails;
 mod managed;
 mod master_keys;
+mod memory;
 mod migrations;
 mod mounts;
 mod orders;

@@ -21,6 +21,7 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 
 use super::StoreError;
 use super::job::Job;
+use super::memory::{Hot, Memory, Nonces};
 use super::mounts;
 use super::sql::{Cell, Dialect, Row, Sql, Value};
 
@@ -64,19 +65,21 @@ impl Drop for Writer {
 }
 
 fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) {
+    let mut memory = Memory::default();
     while let Ok(first) = jobs.recv() {
         // Whoever else is about to hand in a job does so first, where there are fewer cores than that takes: one commit for all.
         std::thread::yield_now();
         let mut group = Vec::new();
-        let result = match commit_in_hope(connection, first, jobs, &mut group) {
+        let result = match commit_in_hope(connection, &mut memory, first, jobs, &mut group) {
             Ok(true) => Ok(()),
-            Ok(false) => commit_with_care(connection, &mut group),
+            Ok(false) => commit_with_care(connection, &mut memory, &mut group),
             Err(error) => Err(error),
         };
         if let Err(error) = &result {
             // Whatever the jobs believe, nothing of them stays.
             tracing::error!(%error, "a transaction on the book failed");
             let _undone = connection.execute_batch("ROLLBACK");
+            memory.take_back();
         }
         for job in group {
             job.reply(result.clone().map_err(StoreError::from));
@@ -87,17 +90,17 @@ fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) {
 /// Runs and commits a group without savepoints. False, and nothing stays, if one of its jobs needs some.
 fn commit_in_hope(
     connection: &Connection,
+    memory: &mut Memory,
     first: Box<dyn Job>,
     jobs: &Receiver<Box<dyn Job>>,
     group: &mut Vec<Box<dyn Job>>,
 ) -> Result<bool, Fault> {
-    let mut engine = Sqlite { connection, care: Care::Hope { dashed: false } };
     group.push(first);
-    // Fails when another process holds the book for too long.
-    engine.execute("BEGIN IMMEDIATE", &[])?;
+    let mut engine = Sqlite::begin(connection, memory, Care::Hope { dashed: false })?;
     while let Some(job) = group.last_mut() {
         if !run(&mut **job, &mut engine) || engine.is_dashed() {
             engine.execute("ROLLBACK", &[])?;
+            memory.take_back();
             return Ok(false);
         }
         if group.len() == GROUP {
@@ -108,19 +111,20 @@ fn commit_in_hope(
             Err(_) => break,
         }
     }
-    engine.execute("COMMIT", &[])?;
+    engine.commit()?;
+    memory.settle();
     Ok(true)
 }
 
 /// Runs and commits a group, each job under a savepoint: one that fails or panics takes back its own writes and no neighbour's.
-fn commit_with_care(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Fault> {
-    let mut engine = Sqlite::new(connection);
-    engine.execute("BEGIN IMMEDIATE", &[])?;
+fn commit_with_care(connection: &Connection, memory: &mut Memory, group: &mut [Box<dyn Job>]) -> Result<(), Fault> {
+    let mut engine = Sqlite::begin(connection, memory, Care::Savepoints)?;
     for job in group {
         engine.mark()?;
         if run(&mut **job, &mut engine) { engine.keep()? } else { engine.undo()? }
     }
-    engine.execute("COMMIT", &[])?;
+    engine.commit()?;
+    memory.settle();
     Ok(())
 }
 
@@ -133,6 +137,8 @@ fn run(job: &mut dyn Job, engine: &mut Sqlite<'_>) -> bool {
 pub(crate) struct Sqlite<'c> {
     connection: &'c Connection,
     care: Care,
+    /// The writer's alone.
+    memory: Option<&'c mut Memory>,
 }
 
 /// How much care is taken of what may have to be taken back.
@@ -146,7 +152,28 @@ enum Care {
 
 impl<'c> Sqlite<'c> {
     pub(crate) fn new(connection: &'c Connection) -> Self {
-        Self { connection, care: Care::Savepoints }
+        Self { connection, care: Care::Savepoints, memory: None }
+    }
+
+    /// The writer's next transaction. Fails when another process holds the book for too long.
+    fn begin(connection: &'c Connection, memory: &'c mut Memory, care: Care) -> Result<Self, Fault> {
+        let mut reading = Self::new(connection);
+        reading.execute("BEGIN IMMEDIATE", &[])?;
+        memory.catch_up(&mut reading)?;
+        Ok(Self { connection, care, memory: Some(memory) })
+    }
+
+    fn commit(mut self) -> Result<(), Fault> {
+        self.write_back()?;
+        self.execute("COMMIT", &[])?;
+        Ok(())
+    }
+
+    fn write_back(&mut self) -> Result<(), Fault> {
+        match &mut self.memory {
+            Some(memory) => memory.hot.write_back(&mut Self::new(self.connection)),
+            None => Ok(()),
+        }
     }
 
     fn is_dashed(&self) -> bool {
@@ -193,6 +220,7 @@ impl Sql for Sqlite<'_> {
     fn mark(&mut self) -> Result<(), Fault> {
         if self.care == Care::Savepoints {
             self.execute("SAVEPOINT attempt", &[])?;
+            self.nonces().map(Nonces::mark);
         }
         Ok(())
     }
@@ -200,12 +228,14 @@ impl Sql for Sqlite<'_> {
     fn keep(&mut self) -> Result<(), Fault> {
         if self.care == Care::Savepoints {
             self.execute("RELEASE attempt", &[])?;
+            self.nonces().map(Nonces::keep);
         }
         Ok(())
     }
 
     fn undo(&mut self) -> Result<(), Fault> {
         if self.care == Care::Savepoints {
+            self.nonces().map(Nonces::undo);
             return self.batch("ROLLBACK TO attempt; RELEASE attempt");
         }
         self.care = Care::Hope { dashed: true };
@@ -214,6 +244,23 @@ impl Sql for Sqlite<'_> {
 
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
+    }
+
+    fn nonces(&mut self) -> Option<&mut Nonces> {
+        self.memory.as_mut().map(|memory| &mut memory.nonces)
+    }
+
+    /// Under savepoints nothing is put off: what is taken back would have to be taken back here too.
+    fn hot(&mut self) -> Option<&mut Hot> {
+        self.memory.as_mut().filter(|_| self.care != Care::Savepoints).map(|memory| &mut memory.hot)
+    }
+
+    fn forget(&mut self) -> Result<(), Fault> {
+        self.write_back()?;
+        if let Some(memory) = &mut self.memory {
+            memory.hot = Hot::default();
+        }
+        Ok(())
     }
 }
 

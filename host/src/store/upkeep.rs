@@ -23,10 +23,12 @@ impl Transaction<'_> {
     /// Removes a batch of expired nonces, idempotency records, locks, failures, and of old deliveries and mails; how many rows went.
     pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<usize, Fault> {
         let mut swept = 0;
+        self.sql.forget()?;
         for (statement, before) in [
             (
-                "DELETE FROM nonces WHERE (key_id, nonce) IN
-                   (SELECT key_id, nonce FROM nonces WHERE expires_at <= $1 LIMIT $2)",
+                // The newest row stays, so that numbers only grow.
+                "DELETE FROM nonces WHERE id IN
+                   (SELECT id FROM nonces WHERE expires_at <= $1 AND id < (SELECT MAX(id) FROM nonces) LIMIT $2)",
                 now,
             ),
             (

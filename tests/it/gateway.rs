@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use provisor_tests::book::Engine;
-use provisor_tests::desk::{Desk, GP, KERNELHOST, SHOPS, Shop, domain, text};
+use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, Shop, domain, text};
 use provisor_tests::faults::{Answer as Wrong, Fault};
 use provisor_tests::http::Answer;
+use provisor_tests::resellers::unique;
 use serde_json::{Value, json};
 
 async fn desk() -> Desk {
@@ -341,6 +342,66 @@ async fn what_a_failed_creation_left_behind_is_taken() {
     let charges = desk.charges();
     assert_eq!(text(&desk.done("left", "create", &order).await["service"], "state"), "active");
     assert_eq!((desk.charges(), desk.live(GP)), (charges, 1));
+}
+
+/// Has what ended so many days ago removed, were it time; what is dead, and what is not told, stays so.
+async fn age(desk: &mut Desk, days: i64) {
+    let then = jiff::Timestamp::now().as_millisecond() - days * 86_400_000;
+    desk.stop();
+    for statement in [
+        format!("UPDATE operations SET ended_at = {then}"),
+        "UPDATE operations SET state = 'dead', ended_at = NULL WHERE kind = 'suspend' AND profile = 'gp'".to_owned(),
+        "UPDATE operations SET tell_at = 9000000000000 WHERE kind = 'reset-password'".to_owned(),
+        format!("INSERT INTO provider_events VALUES ('gp', 'evt_{days}', {then})"),
+    ] {
+        desk.book.execute(&statement);
+    }
+    desk.start();
+    let began = std::time::Instant::now();
+    while desk.book.number("SELECT COUNT(*) FROM provider_events") > 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "nothing is removed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_long_ago_goes_but_not_what_a_service_rests_on() {
+    let mut desk = desk().await;
+    let (kept, order) = (format!("service-{}", unique()), KERNELHOST.order(&domain()));
+    let [first, second] = ["2000-01-14", "2000-01-15"].map(|day| json!({"due_at": day}));
+    let (nothing, reboot) = (json!({}), json!({"action": "reboot"}));
+    let mut rests_on = Vec::new();
+    for (operation, body, stays) in [
+        ("create", &order, true),
+        ("suspend", &nothing, false),
+        ("unsuspend", &nothing, true),
+        ("power", &reboot, false),
+        ("renew", &first, false),
+        ("renew", &second, true),
+    ] {
+        let id = text(&desk.done(&kept, operation, body).await["operation"], "id").to_owned();
+        if stays {
+            rests_on.push((operation, body, id));
+        }
+    }
+    let (gone, dead, untold) = (desk.made(GP).await, desk.made(GP).await, desk.made(GP).await);
+    desk.done(&gone, "terminate", &nothing).await;
+    desk.done(&dead, "suspend", &nothing).await;
+    desk.done(&untold, "reset-password", &json!({"password": PASSWORD})).await;
+    let count = |desk: &Desk, table: &str| desk.book.number(&format!("SELECT COUNT(*) FROM {table}"));
+    let all = count(&desk, "operations");
+    age(&mut desk, 399).await;
+    assert_eq!(count(&desk, "operations"), all);
+    age(&mut desk, 401).await;
+    // Three of the first, of the last two their creations, what is dead, and what is not told.
+    assert_eq!(count(&desk, "operations"), 3 + 2 + 1 + 1);
+    assert_eq!(count(&desk, "operation_attempts"), count(&desk, "operations"));
+    let (charges, sent) = (desk.charges(), desk.upstream.seen("POST"));
+    for (operation, body, id) in rests_on {
+        assert_eq!(text(&desk.done(&kept, operation, body).await["operation"], "id"), id, "{operation}");
+    }
+    assert_eq!((desk.charges(), desk.upstream.seen("POST")), (charges, sent));
+    desk.done(&gone, "create", &GP.order(&domain())).await;
 }
 
 /// What became of an attempt cannot always be written down: then it is asked about again, without a restart.

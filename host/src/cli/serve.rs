@@ -196,6 +196,7 @@ fn journal_options(config: &Config) -> operations::Options {
         at_once_per_profile: journal.at_once_per_profile.into(),
         deadline_ms: journal.deadline_ms,
         check_every: Duration::from_secs(journal.check_every_s.into()),
+        keep_for: (journal.keep_days > 0).then(|| jiff::SignedDuration::from_hours(24 * i64::from(journal.keep_days))),
     }
 }
 

@@ -11,6 +11,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -39,6 +40,8 @@ const DAYS_MAX: u32 = 3650;
 /// Of an attempt at a change, and between comparisons of a service with its provider.
 const DEADLINE_MS_MIN: u32 = 1000;
 const CHECK_S_MIN: u32 = 60;
+/// Of the journal: past the time in which lost answers are settled, panels told, and repeats come.
+const KEEP_DAYS: RangeInclusive<u32> = 30..=36_500;
 /// Of a card gateway's time.
 const TIMEOUT_MS_MIN: u32 = 100;
 
@@ -152,6 +155,7 @@ pub struct Journal {
     pub first_pause_ms: u32,
     pub quiet_ms: u32,
     pub check_every_s: u32,
+    pub keep_days: u32,
 }
 
 impl Default for Journal {
@@ -165,6 +169,7 @@ impl Default for Journal {
             first_pause_ms: 500,
             quiet_ms: 10_000,
             check_every_s: 21_600,
+            keep_days: 400,
         }
     }
 }
@@ -448,6 +453,9 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
         }
         if journal.check_every_s < CHECK_S_MIN {
             return refuse("check_every_s", "services are compared at most once a minute");
+        }
+        if journal.keep_days != 0 && !KEEP_DAYS.contains(&journal.keep_days) {
+            return refuse("keep_days", "the journal is kept for 30 to 36500 days, or with 0 for ever");
         }
     }
     config.mail.check()?;

@@ -12,12 +12,13 @@ mod problems;
 mod profiles;
 mod reconcile;
 mod record;
+mod retention;
 mod runner;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use provisor_providers::books::Fault;
 use secrecy::SecretString;
 use tokio::sync::{Notify, broadcast, watch};
@@ -36,7 +37,7 @@ use self::record::Asked;
 use self::runner::UnderWay;
 use crate::clock::Clock;
 use crate::plugin::contract::{Event, Problem, ProblemKind, Property};
-use crate::store::{Managed, Operation, OperationAttempt, OperationState, Panel, Store, StoreError};
+use crate::store::{Managed, Operation, OperationAttempt, OperationState, Panel, Schedule, Store, StoreError};
 use crate::telemetry::request_id;
 
 /// What the operator may choose.
@@ -52,6 +53,8 @@ pub struct Options {
     pub deadline_ms: u32,
     /// How often each service is compared with its provider.
     pub check_every: Duration,
+    /// How long what has ended is kept; for ever, if none.
+    pub keep_for: Option<SignedDuration>,
 }
 
 /// Events told in one request of a provider; more are dropped.
@@ -108,6 +111,10 @@ impl Working {
         for task in self.tasks {
             let _ended = task.await;
         }
+        let (store, holder) = (&self.operations.0.store, self.operations.0.holder.clone());
+        if let Err(error) = store.transact(move |books| books.release_schedule(Schedule::Journal, &holder)).await {
+            tracing::debug!(%error, "the next host has to wait for the end of the lease");
+        }
     }
 }
 
@@ -129,7 +136,8 @@ pub fn start(store: Store, clock: Arc<dyn Clock>, profiles: Profiles, options: O
     let (stop, stopped) = watch::channel(false);
     let tasks = vec![
         tokio::spawn(runner::run(Arc::clone(&shared), stopped.clone())),
-        tokio::spawn(reconcile::run(Arc::clone(&shared), stopped)),
+        tokio::spawn(reconcile::run(Arc::clone(&shared), stopped.clone())),
+        tokio::spawn(retention::run(Arc::clone(&shared), stopped)),
     ];
     Working { operations: Operations(shared), stop, tasks }
 }

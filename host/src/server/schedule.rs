@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{State, errands};
+use crate::store::Schedule;
 use crate::telemetry::request_id;
 
 /// How late an order may be noticed; other processes make orders too, so the books are asked rather than told.
@@ -45,7 +46,7 @@ pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
         }
     }
     note_refused(&state).await;
-    if let Err(error) = state.store.transact(move |books| books.release_schedule(&holder)).await {
+    if let Err(error) = state.store.transact(move |books| books.release_schedule(Schedule::Server, &holder)).await {
         tracing::debug!(%error, "the next host has to wait for the end of the lease");
     }
 }
@@ -55,11 +56,9 @@ async fn work_off(state: &State, holder: &Arc<str>, api: &'static dyn Api) {
     for _ in 0..TICKS_IN_A_ROW {
         let moment = state.clock.moment(state.options.rules.clone());
         let (now, holder) = (moment.now, Arc::clone(holder));
-        let tick = state.store.transact(
-            move |books| {
-                if books.hold_schedule(&holder, now)? { api.tick(&moment, books) } else { Ok(None) }
-            },
-        );
+        let tick = state.store.transact(move |books| {
+            if books.hold_schedule(Schedule::Server, &holder, now)? { api.tick(&moment, books) } else { Ok(None) }
+        });
         match tick.await {
             Ok(Some(next)) if next <= now => {}
             Ok(_) => return,
@@ -73,7 +72,10 @@ async fn work_off(state: &State, holder: &Arc<str>, api: &'static dyn Api) {
 
 async fn sweep(state: &State, holder: &Arc<str>) {
     let (now, holder) = (state.clock.now(), Arc::clone(holder));
-    match state.store.transact(move |books| if books.hold_schedule(&holder, now)? { books.sweep(now) } else { Ok(0) }).await {
+    let swept = state
+        .store
+        .transact(move |books| if books.hold_schedule(Schedule::Server, &holder, now)? { books.sweep(now) } else { Ok(0) });
+    match swept.await {
         Ok(0) => {}
         Ok(swept) => tracing::debug!(swept, "expired records removed"),
         Err(error) => tracing::warn!(%error, "expired records stay until the next sweep"),

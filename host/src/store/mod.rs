@@ -48,6 +48,7 @@ use self::job::Asked;
 pub use self::journal::{Operation, OperationAttempt, OperationFilter, OperationState};
 pub(crate) use self::journal::{Taker, Teller, Untold};
 pub use self::keys::{KeyChange, KeySummary, NewKey};
+pub(crate) use self::leases::Schedule;
 pub use self::mails::{MailSummary, QueuedMail, Sent};
 pub use self::managed::{Managed, ManagedFilter};
 pub use self::panels::Panel;

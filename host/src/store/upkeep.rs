@@ -40,13 +40,43 @@ impl Transaction<'_> {
             ("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
             ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE sent_at <= $1 LIMIT $2)", now - TOLD_KEPT),
             ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
-            (
-                "DELETE FROM provider_events WHERE (profile, event_id) IN
-                   (SELECT profile, event_id FROM provider_events WHERE received_at <= $1 LIMIT $2)",
-                now - TOLD_KEPT,
-            ),
         ] {
             swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
+        }
+        Ok(swept)
+    }
+
+    /// Removes a batch of what the journal has kept long enough: providers' events, and operations that ended at `ended` or before; how
+    /// many rows went. What is not ended, or not told yet, stays, and of a live service's present generation what it rests on: its
+    /// beginning, the last change of its state, and the last renewal, whose repeat would be paid again where a provider shows no due dates.
+    pub(crate) fn sweep_journal(&mut self, now: Timestamp, ended: Option<Timestamp>) -> Result<usize, Fault> {
+        let mut swept = self.sql.execute(
+            "DELETE FROM provider_events WHERE (profile, event_id) IN
+               (SELECT profile, event_id FROM provider_events WHERE received_at <= $1 LIMIT $2)",
+            &[(now - TOLD_KEPT).into(), BATCH.into()],
+        )?;
+        let Some(ended) = ended else { return Ok(swept) };
+        self.claim_journal();
+        let class = |kind: &str| {
+            format!(
+                "CASE {kind} WHEN 'create' THEN 1 WHEN 'adopt' THEN 1 WHEN 'suspend' THEN 2 WHEN 'unsuspend' THEN 2 WHEN 'renew' THEN 3 END"
+            )
+        };
+        // COALESCE keeps SQLite from looking through all that is done: a service's own rows are few.
+        let query = format!(
+            "SELECT o.id FROM operations o JOIN managed_services s ON s.id = o.service_id
+             WHERE o.ended_at <= $1 AND o.tell_at IS NULL
+               AND NOT (o.state = 'done' AND s.is_live = 1 AND o.generation = s.generation AND {} IS NOT NULL AND NOT EXISTS
+                         (SELECT 1 FROM operations l WHERE l.service_id = o.service_id AND l.id > o.id AND COALESCE(l.state, '') = 'done' AND {} = {}))
+             ORDER BY o.ended_at, o.id LIMIT $2",
+            class("o.kind"),
+            class("l.kind"),
+            class("o.kind"),
+        );
+        for row in self.sql.query(&query, &[ended.into(), BATCH.into()])? {
+            let id = row.int(0)?;
+            swept += self.sql.execute("DELETE FROM operation_attempts WHERE operation_id = $1", &[id.into()])?;
+            swept += self.sql.execute("DELETE FROM operations WHERE id = $1", &[id.into()])?;
         }
         Ok(swept)
     }

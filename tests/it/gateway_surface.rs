@@ -15,6 +15,7 @@ use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, ask, domain, t
 use provisor_tests::faults::{Answer as Wrong, Fault};
 use provisor_tests::hooks::{Receiver, Reply, until};
 use provisor_tests::http::Http;
+use provisor_tests::resellers::unique;
 use serde_json::{Value, json};
 
 fn document() -> Value {
@@ -282,6 +283,62 @@ async fn a_provider_tells_the_gateway_once_its_webhook_is_set() {
     let lacking =
         provisor_on(desk.book.directory(), &desk.book.url()).args(["profile", "webhook", "show", "gp"]).output().unwrap();
     assert_eq!(lacking.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_key_owns_is_found_and_left_alone() {
+    let desk = Desk::open().await;
+    desk.made(KERNELHOST).await;
+    let ordered = async || {
+        let order = json!({"product_id": 42, "billing_cycle": "monthly"});
+        let order = desk.key.post("/v1/orders", &format!("by-hand-{}", unique()), &order).await;
+        assert_eq!(order.status, 201, "{}", order.json());
+        let began = Instant::now();
+        loop {
+            let order = desk.key.get(&format!("/v1/orders/{}", order.json()["id"])).await.json();
+            if let Some(id) = order["service_id"].as_i64() {
+                return format!("service/{id}");
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{order}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let listed = async || {
+        let answer = desk.send("GET", "/v1/profiles/kernelhost/unowned", None, &[]).await;
+        assert_eq!(answer.status, 200);
+        let services = answer.json()["services"].as_array().unwrap().clone();
+        services.iter().map(|service| text(service, "remote_id").to_owned()).collect::<Vec<_>>()
+    };
+    let taken = async || {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = jiff::Timestamp::now().as_millisecond();
+        assert_eq!(desk.run(&["operations", "reconcile"])["inventories"], 1, "GP has no list");
+        let query = format!("SELECT COUNT(*) FROM inventories WHERE taken_at >= {now}");
+        until(|| desk.book.number(&query) > 0, || "an inventory".to_owned()).await;
+    };
+    until(|| desk.book.number("SELECT COUNT(*) FROM inventories") > 0, || "an inventory to be due".to_owned()).await;
+    let (forgotten, live) = (ordered().await, desk.live(KERNELHOST));
+    taken().await;
+    assert_eq!(listed().await, [forgotten.clone()]);
+    let drift = provisor_on(desk.book.directory(), &desk.book.url()).args(["operations", "drift"]).output().unwrap();
+    let shown: Value = serde_json::from_slice(&drift.stdout).unwrap();
+    assert_eq!((drift.status.code(), text(&shown, "drift"), text(&shown, "remote_id")), (Some(1), "unowned", forgotten.as_str()));
+    desk.done("found", "adopt", &json!({"profile": "kernelhost", "remote_id": forgotten})).await;
+    assert_eq!(listed().await, [""; 0]);
+
+    // While an order is under way, what is found may be its service.
+    desk.book.execute("UPDATE operations SET state = 'dead', ended_at = NULL WHERE kind = 'create'");
+    let other = ordered().await;
+    taken().await;
+    assert_eq!(listed().await, [""; 0]);
+    assert_eq!(desk.book.number("SELECT COUNT(*) FROM unowned_services WHERE is_certain = 0"), 1);
+    desk.book.execute("UPDATE unowned_services SET since = since - 900001 WHERE is_certain = 0");
+    taken().await;
+    assert_eq!(listed().await, [other]);
+    assert_eq!(desk.live(KERNELHOST), live + 1, "nothing is ended");
+    let narrow = text(&desk.run(&["panel", "create", "--name", "narrow", "--profile", "gp"]), "token").to_owned();
+    let url = format!("http://{}/v1/profiles/kernelhost/unowned", desk.gateway().address());
+    assert_eq!(ask(&Http::default(), &url, "GET", &narrow, None, &[]).await.unwrap().status, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
 use crate::gateway::view;
 use crate::operations::{AskError, Intervention, intervene};
-use crate::store::{ManagedFilter, OperationFilter, OperationState, Store};
+use crate::store::{ManagedFilter, OperationFilter, OperationState, Store, Unowned, UnownedFilter};
 
 /// Look at the changes that panels asked for, and settle what needs a person
 #[derive(Args)]
@@ -81,13 +81,13 @@ enum Command {
         #[arg(long)]
         note: String,
     },
-    /// Have every service compared with its provider; `serve` does so in the next minutes
+    /// Have every service compared with its provider, and looked for what no key owns; `serve` does so in the next minutes
     Reconcile {
         /// Only those of this profile
         #[arg(long, value_name = "NAME")]
         profile: Option<String>,
     },
-    /// List the services whose provider sees them otherwise than their panel wants
+    /// List the services whose provider sees them otherwise than their panel wants, and those there that no key owns
     Drift,
     /// Show what is under way, until ctrl-c
     Watch,
@@ -179,48 +179,73 @@ fn intervened(context: &Context, id: &str, what: Intervention) -> Result<Exit, F
 fn reconcile(context: &Context, profile: Option<String>) -> Result<Exit, Failure> {
     let store = context.book()?;
     let now = System.now();
-    let services =
-        block_on(
-            async move { store.transact(move |books| books.check_all(profile.as_deref(), now)).await.map_err(Failure::failed) },
-        )?;
-    context.output.record(&json!({ "services": services }), |_| {
-        format!("{services} services will be compared, two a second; `provisor operations drift` shows what differs")
+    let (services, inventories) = block_on(async move {
+        let asked = store.transact(move |books| {
+            let profile = profile.as_deref();
+            Ok((books.check_all(profile, now)?, books.take_inventories(profile, now)?))
+        });
+        asked.await.map_err(Failure::failed)
+    })?;
+    context.output.record(&json!({ "services": services, "inventories": inventories }), |_| {
+        format!(
+            "{services} services will be compared, two a second, and {inventories} profiles looked through for what no key owns; \
+             `provisor operations drift` shows what differs"
+        )
     })?;
     Ok(Exit::Done)
 }
 
 #[derive(Serialize)]
 struct Drifted {
-    service: String,
+    /// None where no key owns it.
+    service: Option<String>,
     profile: String,
     remote_id: Option<String>,
-    wanted: String,
+    wanted: Option<String>,
     state: String,
     drift: String,
     since: String,
 }
 
+impl From<Unowned> for Drifted {
+    fn from(found: Unowned) -> Self {
+        Self {
+            service: None,
+            profile: found.profile,
+            remote_id: Some(found.remote_id),
+            wanted: None,
+            state: found.state,
+            drift: "unowned".to_owned(),
+            since: found.since.to_string(),
+        }
+    }
+}
+
 fn drift(context: &Context) -> Result<Exit, Failure> {
     let filter = ManagedFilter { is_drifted: true, limit: DRIFTED_MAX, ..ManagedFilter::default() };
-    let found = context.book()?.read(|books| books.managed_services(&filter)).map_err(Failure::failed)?;
+    let unowned = UnownedFilter { limit: DRIFTED_MAX, ..UnownedFilter::default() };
+    let found = context.book()?.read(|books| Ok((books.managed_services(&filter)?, books.unowned_services(&unowned)?)));
+    let (found, unowned) = found.map_err(Failure::failed)?;
     let drifted: Vec<Drifted> = found
         .into_iter()
         .filter_map(|service| {
             let (drift, since) = service.drift?;
             Some(Drifted {
-                service: service.key,
+                service: Some(service.key),
                 profile: service.profile,
                 remote_id: service.remote_id,
-                wanted: service.wanted,
+                wanted: Some(service.wanted),
                 state: service.state,
                 drift,
                 since: since.to_string(),
             })
         })
+        .chain(unowned.into_iter().map(Drifted::from))
         .collect();
     context.output.records(["service", "profile", "at the provider", "wanted", "is", "since"], &drifted, |row| {
-        let remote_id = row.remote_id.clone().unwrap_or_default();
-        [row.service.clone(), row.profile.clone(), remote_id, row.wanted.clone(), row.drift.clone(), row.since.clone()]
+        let [service, remote_id, wanted] =
+            [&row.service, &row.remote_id, &row.wanted].map(|text| text.clone().unwrap_or_default());
+        [service, row.profile.clone(), remote_id, wanted, row.drift.clone(), row.since.clone()]
     })?;
     Ok(if drifted.is_empty() { Exit::Done } else { Exit::Failed })
 }

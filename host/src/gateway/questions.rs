@@ -15,7 +15,7 @@ use super::{Catalog, State, body, view};
 use crate::plugin::Caller;
 use crate::plugin::contract::{Problem, ProblemKind, Property, ServiceRef};
 use crate::plugin::words::to_json;
-use crate::store::{Managed, ManagedFilter, OperationFilter, OperationState, Panel};
+use crate::store::{Managed, ManagedFilter, OperationFilter, OperationState, Panel, UnownedFilter};
 
 /// Rows in one part of a list, at most, and unless the request says.
 const LIMIT_MAX: u32 = 200;
@@ -171,16 +171,27 @@ fn profile_view(name: &str, caller: &Caller) -> Result<Value, Refusal> {
     }))
 }
 
-/// A profile, or what its provider says: `check`, `balance`, `catalog`.
+/// A profile, what its provider says (`check`, `balance`, `catalog`), or what stands there that no key owns (`unowned`).
 pub(super) async fn profile(state: &State, panel: &Panel, name: &str, what: &str, query: &Query) -> Result<Answer, Refusal> {
     let caller = caller(state, panel, name)?;
     let value = match what {
         "" => profile_view(name, &caller)?,
         "check" => json!({ "ok": true, "account": told(caller.check().await)? }),
         "balance" => told(caller.balance().await)?,
+        "unowned" => unowned(state, name, query)?,
         _ => return catalog(state, name, &caller, query.flag("refresh")).await,
     };
     Ok(ok(&value))
+}
+
+fn unowned(state: &State, profile: &str, query: &Query) -> Result<Value, Refusal> {
+    let limit = query.limit()?;
+    let after = query.text("cursor").map(|remote_id| (profile.to_owned(), remote_id.to_owned()));
+    let filter = UnownedFilter { profile: Some(profile.to_owned()), after, limit };
+    let (found, taken) = state.store.read(|books| Ok((books.unowned_services(&filter)?, books.inventory_taken(profile)?)))?;
+    let next = (found.len() == limit as usize).then(|| found.last().map(|service| service.remote_id.clone())).flatten();
+    let services: Vec<Value> = found.iter().map(view::unowned).collect();
+    Ok(json!({ "services": services, "taken_at": taken.map(|at| at.to_string()), "next": next }))
 }
 
 async fn catalog(state: &State, name: &str, caller: &Caller, refresh: bool) -> Result<Answer, Refusal> {

@@ -44,7 +44,7 @@ async fn route(state: &State, head: &Parts, body: Incoming, peer: IpAddr, reques
         | ["v1", "services" | "operations" | "profiles" | "describe"]
         | ["v1", "services" | "operations" | "profiles", _]
         | ["v1", "services", _, "credentials" | "sign-on" | "invoices"]
-        | ["v1", "profiles", _, "check" | "balance" | "catalog"] => GET,
+        | ["v1", "profiles", _, "check" | "balance" | "catalog" | "unowned"] => GET,
         ["v1", "services", _, operation] if OPERATIONS.contains(operation) => POST,
         ["v1", "operations", _, "retry" | "resolve" | "cancel"]
         | ["v1", "profiles", _, "events"]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::plugin::contract::Problem;
 use crate::plugin::words::to_json;
-use crate::store::{Managed, Operation, OperationAttempt};
+use crate::store::{Managed, Operation, OperationAttempt, Unowned};
 
 /// An operation of a service.
 pub(crate) fn operation(operation: &Operation, key: &str) -> Value {
@@ -72,5 +72,17 @@ pub(super) fn service(service: &Managed, under_way: Option<&str>) -> Value {
         "checked_at": service.checked_at.map(|at| at.to_string()),
         "created_at": service.created_at.to_string(),
         "operation": under_way,
+    })
+}
+
+/// A service at a provider that no key owns.
+pub(super) fn unowned(service: &Unowned) -> Value {
+    json!({
+        "remote_id": service.remote_id,
+        "domain": service.domain,
+        "state": service.state,
+        "plan": service.plan,
+        "since": service.since.to_string(),
+        "seen_at": service.seen_at.to_string(),
     })
 }

@@ -18,6 +18,8 @@ pub(super) struct Gauges {
     /// In seconds; 0 where there is none.
     pub(super) oldest_s: i64,
     pub(super) drifted: i64,
+    /// Services at providers that no key owns.
+    pub(super) unowned: i64,
 }
 
 /// Counters since this process began.
@@ -69,6 +71,8 @@ impl Metrics {
         line(format!("provisor_sealed {sealed}"));
         line("# HELP provisor_services_drifted Services whose provider sees them otherwise than their panel wants.\n# TYPE provisor_services_drifted gauge".to_owned());
         line(format!("provisor_services_drifted {}", book.drifted));
+        line("# HELP provisor_services_unowned Services at providers that no panel's key owns.\n# TYPE provisor_services_unowned gauge".to_owned());
+        line(format!("provisor_services_unowned {}", book.unowned));
         line("# HELP provisor_operations_oldest_seconds Age of the oldest change that is not ended.\n# TYPE provisor_operations_oldest_seconds gauge".to_owned());
         line(format!("provisor_operations_oldest_seconds {}", book.oldest_s));
         line("# HELP provisor_operations Changes that are not ended, by state.\n# TYPE provisor_operations gauge".to_owned());

@@ -7,6 +7,7 @@ mod attempt;
 mod breaker;
 mod change;
 mod follow;
+mod inventory;
 mod metrics;
 mod problems;
 mod profiles;
@@ -137,6 +138,7 @@ pub fn start(store: Store, clock: Arc<dyn Clock>, profiles: Profiles, options: O
     let tasks = vec![
         tokio::spawn(runner::run(Arc::clone(&shared), stopped.clone())),
         tokio::spawn(reconcile::run(Arc::clone(&shared), stopped.clone())),
+        tokio::spawn(inventory::run(Arc::clone(&shared), stopped.clone())),
         tokio::spawn(retention::run(Arc::clone(&shared), stopped)),
     ];
     Working { operations: Operations(shared), stop, tasks }
@@ -364,10 +366,12 @@ impl Operations {
     /// What monitoring asks for, in Prometheus' text format.
     pub fn metrics(&self) -> Result<String, Fault> {
         let (store, now) = (&self.0.store, self.0.clock.now());
-        let (open, oldest, drifted) = store
-            .read(|books| Ok((books.open_operation_counts()?, books.oldest_open_operation()?, books.drifted_services()?)))?;
+        let (open, oldest, drifted, unowned) = store.read(|books| {
+            let (open, oldest) = (books.open_operation_counts()?, books.oldest_open_operation()?);
+            Ok((open, oldest, books.drifted_services()?, books.unowned_count()?))
+        })?;
         let oldest_s = oldest.map_or(0, |oldest| now.duration_since(oldest).as_secs().max(0));
-        let gauges = Gauges { is_sealed: store.is_sealed(), open, oldest_s, drifted };
+        let gauges = Gauges { is_sealed: store.is_sealed(), open, oldest_s, drifted, unowned };
         let circuits = self.0.profiles.all().keys().map(|name| (name.clone(), self.0.breakers.is_open(name))).collect::<Vec<_>>();
         Ok(self.0.metrics.text(&gauges, &circuits))
     }

@@ -27,6 +27,7 @@ mod services;
 mod sql;
 mod sqlite;
 mod transaction;
+mod unowned;
 mod upkeep;
 mod webhooks;
 
@@ -58,6 +59,7 @@ pub(crate) use self::sql::Value;
 pub use self::sqlite::back_up;
 use self::sqlite::{Sqlite, Writer};
 pub use self::transaction::Transaction;
+pub use self::unowned::{Unowned, UnownedFilter};
 pub use self::webhooks::WebhookSummary;
 use crate::config::PostgresUrl;
 use crate::vault::Vault;

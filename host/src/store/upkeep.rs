@@ -55,6 +55,8 @@ impl Transaction<'_> {
                (SELECT profile, event_id FROM provider_events WHERE received_at <= $1 LIMIT $2)",
             &[(now - TOLD_KEPT).into(), BATCH.into()],
         )?;
+        // Of profiles that have no inventory any more.
+        swept += self.sql.execute("DELETE FROM unowned_services WHERE seen_at <= $1", &[(now - TOLD_KEPT).into()])?;
         let Some(ended) = ended else { return Ok(swept) };
         self.claim_journal();
         let class = |kind: &str| {

@@ -8,6 +8,7 @@ pub mod config;
 pub mod egress;
 pub mod gateway;
 pub mod listen;
+pub mod mail;
 pub mod operations;
 pub mod paper;
 pub mod plugin;

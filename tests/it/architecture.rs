@@ -90,9 +90,20 @@ fn the_wings_do_not_know_each_other() {
     refuse(&["host/src/operations", "host/src/plugin", "host/src/egress"], &["crate::gateway"]);
     refuse(&["host/src/plugin", "host/src/egress"], &["crate::operations"]);
     refuse(&["host/src/server", "host/src/portal"], &asking);
-    let ground =
-        ["store", "config", "vault.rs", "audit", "clock.rs", "listen.rs", "addresses.rs", "resolve.rs", "telemetry.rs", "tls.rs"]
-            .map(|room| format!("host/src/{room}"));
+    let ground = [
+        "store",
+        "config",
+        "vault.rs",
+        "audit",
+        "clock.rs",
+        "listen.rs",
+        "mail.rs",
+        "addresses.rs",
+        "resolve.rs",
+        "telemetry.rs",
+        "tls.rs",
+    ]
+    .map(|room| format!("host/src/{room}"));
     let ground = ground.each_ref().map(String::as_str);
     assert!(ground.iter().all(|room| !texts(room).is_empty()));
     refuse(&ground, &[&asking[..], &answering[..], &["crate::cli"]].concat());

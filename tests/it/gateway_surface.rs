@@ -342,6 +342,73 @@ async fn what_no_key_owns_is_found_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_operator_is_told_of_each_day_once() {
+    let receiver = Receiver::answering(|_, before| Reply::Status(if before == 0 { 503 } else { 200 })).await;
+    let mut desk = Desk::open().await;
+    let (machine, site) = (desk.made(KERNELHOST).await, desk.made(GP).await);
+    desk.change(&site, "change-package", &json!({"plan": "Free"})).await;
+    desk.done(&machine, "suspend", &json!({})).await;
+    desk.stop();
+    let midnight = jiff::Timestamp::now().as_second() / 86_400 * 86_400_000;
+    for statement in [
+        format!("UPDATE operations SET ended_at = {} WHERE kind <> 'suspend'", midnight - 1),
+        format!("UPDATE operations SET ended_at = {midnight} WHERE kind = 'suspend'"),
+        "UPDATE managed_services SET drift = 'gone', drift_since = 1 WHERE profile = 'gp'".to_owned(),
+        "UPDATE operations SET state = 'dead', ended_at = NULL, created_at = 1 WHERE kind = 'create' AND profile = 'gp'"
+            .to_owned(),
+    ] {
+        desk.book.execute(&statement);
+    }
+    std::fs::write(desk.book.directory().join("ops.secret"), "MARKED-ops").unwrap();
+    desk.reconfigure(|settings| {
+        format!(
+            "{settings}\n[gateway.summary]\nat = \"00:00\"\nmail = \"ops@example.com\"\ncallback = \"ops\"\n
+             [callbacks.ops]\nkind = \"signed\"\nurl = \"{}\"\nsecret = {{ file = \"ops.secret\" }}\n",
+            receiver.url().split('?').next().unwrap()
+        )
+    });
+    receiver.wait_for(1).await;
+    // A call-back that does not take it is told again; not in this test's time, unless it is due.
+    let was_tried = || desk.book.number("SELECT COUNT(*) FROM summaries WHERE tell_attempts = 1") == 1;
+    until(was_tried, || "a call-back that was not taken".to_owned()).await;
+    desk.book.execute("UPDATE summaries SET tell_at = 1");
+    let told = receiver.wait_for(2).await.pop().unwrap();
+    let (summary, signature) = (told.json()["summary"].clone(), told.header("provisor-signature").to_owned());
+    let now = jiff::Timestamp::now();
+    provisor_providers::kernelhost::webhook::verify(&signature, &told.body, &[b"MARKED-ops"], now).unwrap();
+    for (member, value) in [
+        ("done", json!(1)),
+        ("failed", json!(1)),
+        ("dead", json!(1)),
+        ("unknown", json!(0)),
+        ("open_over_a_day", json!(1)),
+        ("drift", json!({"gone": 1})),
+        ("left_alone", json!([])),
+    ] {
+        assert_eq!(summary[member], value, "{member}: {summary}");
+    }
+    let folder = desk.book.directory().join("mail");
+    let mails = || {
+        let files = std::fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|ending| ending == "eml")).collect::<Vec<_>>()
+    };
+    until(|| !mails().is_empty(), || "a mail".to_owned()).await;
+    let mail = std::fs::read_to_string(&mails()[0]).unwrap();
+    assert!(mail.contains("To: ops@example.com\r\n") && mail.contains("dead: for a person to settle"), "{mail}");
+    for secret in [PASSWORD, "MARKED-ops", &desk.token, "@example.com\"", machine.as_str()] {
+        assert!(!mail.contains(secret) && !summary.to_string().contains(secret), "{secret}");
+    }
+    assert_eq!(text(&desk.run(&["mail", "list"]), "to"), "ops@example.com");
+    // Another start makes no second one; the next day does.
+    desk.kill();
+    desk.start();
+    desk.book.execute("UPDATE summaries SET day = '2000-01-01'");
+    until(|| desk.book.number("SELECT COUNT(*) FROM summaries") == 2, || "the next day's".to_owned()).await;
+    receiver.wait_for(3).await;
+    assert_eq!(desk.book.number("SELECT COUNT(*) FROM mails"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hosts_on_one_database_make_each_change_once() {
     let desk = Desk::on(Engine::Postgres).await;
     let directory = tempfile::tempdir().unwrap();

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
 use provisor::clock::Clock;
-use provisor::server::{MailOptions, MailWay, Options, Smtp, SmtpTls};
+use provisor::mail::{MailOptions, MailWay, Smtp, SmtpTls};
+use provisor::server::Options;
 use provisor::store::MailSummary;
 use provisor_providers::books::{Books, Mail};
 use provisor_tests::hooks::until;

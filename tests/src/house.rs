@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use provisor::clock::{Clock, System};
-use provisor::server::{MailOptions, MailWay, Options, Running, start};
+use provisor::mail::{MailOptions, MailWay};
+use provisor::server::{Options, Running, start};
 use provisor::store::Store;
 use tokio::net::TcpListener;
 

@@ -1,11 +1,11 @@
-//! `provisor mail`: what was written to resellers.
+//! `provisor mail`: what was written to resellers, and to the operator.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Context, Exit, Failure};
 
-/// Look at the mail to resellers
+/// Look at the mail to resellers and to the operator
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -12,6 +12,8 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
@@ -20,9 +22,10 @@ use crate::clock::System;
 use crate::config::{self, CardGateway, Config, Environment, Listen};
 use crate::gateway;
 use crate::listen::Listener;
+use crate::mail::{self, MailOptions, MailWay, PostOffice, Smtp, SmtpTls};
 use crate::operations::{self, Profiles, Working};
 use crate::plugin::Host;
-use crate::server::{self, Gateway, MailOptions, MailWay, Options, Smtp, SmtpTls};
+use crate::server::{self, Gateway, Options};
 use crate::store::Store;
 
 /// Serve billing panels, the providers' APIs, or both
@@ -92,8 +95,14 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
             None => None,
         };
         let gateway = match &gateway {
-            Some(listen) => Some(Asking::start(listen, command.plugin.as_deref(), &home, context, store).await?),
+            Some(listen) => Some(Asking::start(listen, command.plugin.as_deref(), &home, context, store.clone()).await?),
             None => None,
+        };
+        // The server sends what is in the outbox itself.
+        let has_mail = gateway.is_some() && home.config.gateway.iter().any(|gateway| gateway.summary.is_some());
+        let post = match &server {
+            None if has_mail => Some(Post::start(&home, context, store)?),
+            _ => None,
         };
         let listening = Listening {
             server: server.as_ref().map(server::Running::address),
@@ -108,6 +117,9 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
         if let Some(server) = server {
             server.stop().await;
         }
+        if let Some(post) = post {
+            post.stop().await;
+        }
         Ok(Exit::Done)
     })
 }
@@ -117,6 +129,27 @@ async fn start_server(address: SocketAddr, home: &Home, context: &Context, store
     warn_of_targets(&options);
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
     server::start(listener.map_err(Failure::unreachable)?, store, Arc::new(System), options).map_err(Failure::failed)
+}
+
+/// The outbox's courier, where no server runs that has its own.
+struct Post {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Post {
+    fn start(home: &Home, context: &Context, store: Store) -> Result<Self, Failure> {
+        let options = mail_options(home, &context.environment)?;
+        let office = PostOffice::new(&options, store, Arc::new(System)).map_err(Failure::failed)?;
+        let (stop, stopped) = watch::channel(false);
+        Ok(Self { stop, task: tokio::spawn(mail::run(office, stopped)) })
+    }
+
+    async fn stop(self) {
+        // Nobody listens any more if the task has ended already.
+        let _heard = self.stop.send(true);
+        let _ended = self.task.await;
+    }
 }
 
 /// The asking wing while it runs.
@@ -143,7 +176,8 @@ impl Asking {
         let clock = Arc::new(System);
         let journal = operations::start(store.clone(), clock.clone(), profiles, journal_options(&home.config));
         let callbacks = callbacks(&home.config, &context.environment)?;
-        let options = gateway::Options { operations: journal.operations().clone(), store, clock, callbacks };
+        let summary = home.config.gateway.as_ref().and_then(|gateway| gateway.summary.as_ref()?.callback.clone());
+        let options = gateway::Options { operations: journal.operations().clone(), store, clock, callbacks, summary };
         let gateway = gateway::start(listener, options).map_err(Failure::usage)?;
         Ok(Self { gateway, journal, engine, plugin: plugin.map(Path::to_owned) })
     }
@@ -183,7 +217,7 @@ fn callbacks(config: &Config, environment: &Environment) -> Result<BTreeMap<Stri
 }
 
 fn journal_options(config: &Config) -> operations::Options {
-    let journal = config.gateway.clone().unwrap_or_default().journal;
+    let config::Gateway { journal, summary, .. } = config.gateway.clone().unwrap_or_default();
     let seconds = |seconds: u32| jiff::SignedDuration::from_secs(seconds.into());
     operations::Options {
         rules: operations::Rules {
@@ -197,6 +231,11 @@ fn journal_options(config: &Config) -> operations::Options {
         deadline_ms: journal.deadline_ms,
         check_every: Duration::from_secs(journal.check_every_s.into()),
         keep_for: (journal.keep_days > 0).then(|| jiff::SignedDuration::from_hours(24 * i64::from(journal.keep_days))),
+        summary: summary.map(|summary| operations::SummaryOptions {
+            at: summary.at.0,
+            mail: summary.mail.map(String::from),
+            is_told: summary.callback.is_some(),
+        }),
     }
 }
 
@@ -221,10 +260,6 @@ async fn until_stopped(asking: Option<&Asking>, mut hang_up: Signal, context: &C
 fn options(home: &Home, environment: &Environment) -> Result<Options, Failure> {
     let config = &home.config;
     let server = config.server.clone().unwrap_or_default();
-    let way = match &config.mail.smtp {
-        Some(smtp) => MailWay::Smtp(mail_server(smtp, environment)?),
-        None => MailWay::Files(home.directory.join("mail")),
-    };
     Ok(Options {
         trusted_proxies: server.trusted_proxies.iter().map(|network| network.0).collect(),
         per_ip_per_minute: server.limits.per_ip_per_minute,
@@ -234,10 +269,19 @@ fn options(home: &Home, environment: &Environment) -> Result<Options, Failure> {
         },
         gateway_timeout: Duration::from_millis(u64::from(server.cards.timeout_ms)),
         rules: config.rules(),
-        mail: Some(MailOptions { from: config.mail.from.0.clone(), way }),
+        mail: Some(mail_options(home, environment)?),
         checkpoints: Some(home.directory.join(audit::FOLDER).join(format!("{}.notes", host_name()))),
         ..Options::default()
     })
+}
+
+fn mail_options(home: &Home, environment: &Environment) -> Result<MailOptions, Failure> {
+    let config = &home.config.mail;
+    let way = match &config.smtp {
+        Some(smtp) => MailWay::Smtp(mail_server(smtp, environment)?),
+        None => MailWay::Files(home.directory.join("mail")),
+    };
+    Ok(MailOptions { from: config.from.0.clone(), way })
 }
 
 fn mail_server(smtp: &config::Smtp, environment: &Environment) -> Result<Smtp, Failure> {

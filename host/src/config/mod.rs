@@ -26,7 +26,7 @@ use url::Url;
 pub use data::{DataError, data_directory, prepare_data};
 pub use environment::Environment;
 pub use error::Error;
-pub use outgoing::{AllowTargets, Callback, CallbackKind, Mail, Sender, Smtp, SmtpTls, Webhooks};
+pub use outgoing::{AllowTargets, Callback, CallbackKind, Mail, Recipient, Sender, Smtp, SmtpTls, Summary, TimeOfDay, Webhooks};
 pub use secret::{SecretError, SecretRef, Value};
 pub use store::{PostgresHost, PostgresUrl, StoreUrl};
 
@@ -140,6 +140,8 @@ impl Config {
 pub struct Gateway {
     pub listen: Listen,
     pub journal: Journal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
 }
 
 /// How changes are made.
@@ -423,6 +425,20 @@ impl Profile {
     }
 }
 
+fn check_summary(config: &Config, summary: &Summary) -> Result<(), error::Refusal> {
+    let refuse = |key: &str, message: &str| {
+        let key = ["gateway", "summary", key].map(str::to_owned).to_vec();
+        Err(error::Refusal { key, message: message.to_owned() })
+    };
+    match &summary.callback {
+        Some(name) if config.callbacks.get(name).is_none_or(|callback| callback.kind != CallbackKind::Signed) => {
+            refuse("callback", "a summary is told to a call-back of the kind \"signed\", by its name")
+        }
+        None if summary.mail.is_none() => refuse("mail", "a summary goes to a `mail` address, to a `callback`, or to both"),
+        _ => Ok(()),
+    }
+}
+
 /// What the types cannot say alone. The refusal names the key it is about.
 fn check(config: &Config) -> Result<(), error::Refusal> {
     if let Some(Server { billing, cards, .. }) = &config.server {
@@ -440,7 +456,10 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
             return refuse("cards", "timeout_ms", "a gateway needs at least 100 milliseconds");
         }
     }
-    if let Some(Gateway { journal, .. }) = &config.gateway {
+    if let Some(Gateway { journal, summary, .. }) = &config.gateway {
+        if let Some(summary) = summary {
+            check_summary(config, summary)?;
+        }
         let refuse = |key: &str, message: &str| {
             let key = ["gateway", "journal", key].map(str::to_owned).to_vec();
             Err(error::Refusal { key, message: message.to_owned() })

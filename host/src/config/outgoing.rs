@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::civil::Time;
+use lettre::Address;
 use lettre::message::Mailbox;
 use provisor_providers::target::{AllowedTarget, TargetRules};
 use serde::{Deserialize, Serialize};
@@ -159,6 +161,64 @@ impl TryFrom<String> for Sender {
 impl From<Sender> for String {
     fn from(sender: Sender) -> Self {
         sender.to_string()
+    }
+}
+
+/// The operator's daily summary.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Summary {
+    #[serde(default)]
+    pub at: TimeOfDay,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<Recipient>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
+}
+
+/// An address for mail, without a name.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Recipient(pub Address);
+
+impl TryFrom<String> for Recipient {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| format!("`{text}` is not an address such as `ops@example.com`"))
+    }
+}
+
+impl From<Recipient> for String {
+    fn from(recipient: Recipient) -> Self {
+        recipient.0.to_string()
+    }
+}
+
+/// A time of the day in UTC, such as `06:00`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TimeOfDay(pub Time);
+
+impl Default for TimeOfDay {
+    fn default() -> Self {
+        Self(Time::constant(6, 0, 0, 0))
+    }
+}
+
+impl TryFrom<String> for TimeOfDay {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let time = Time::strptime("%H:%M", &text).ok().filter(|_| text.len() == 5);
+        time.map(Self).ok_or_else(|| "a time of the day is a text such as \"06:00\", in UTC".to_owned())
+    }
+}
+
+impl From<TimeOfDay> for String {
+    fn from(time: TimeOfDay) -> Self {
+        time.0.strftime("%H:%M").to_string()
     }
 }
 

@@ -23,11 +23,37 @@ fn smtp() -> Smtp {
     }
 }
 
+fn summary() -> Summary {
+    Summary {
+        at: TimeOfDay::default(),
+        mail: Some(Recipient("ops@example.com".parse().unwrap())),
+        callback: Some("ops".to_owned()),
+    }
+}
+
+#[test]
+fn a_summary_goes_somewhere() {
+    let with = |text: &str| {
+        let callbacks = "[callbacks]\na = { kind = 'whmcs', url = 'https://a.example', secret = { env = 'A' } }\n\
+                         b = { kind = 'signed', url = 'https://b.example', secret = { env = 'B' } }";
+        parse(&format!("[gateway.summary]\n{text}\n{callbacks}"), &[])
+    };
+    for good in ["mail = 'ops@example.com'", "callback = 'b'", "at = '23:59'\nmail = 'ops@example.com'"] {
+        with(good).unwrap();
+    }
+    for bad in ["", "at = '06:00'", "callback = 'a'", "callback = 'c'", "mail = 'ops'", "mail = 'a@b.example\\nBcc: c'"] {
+        assert!(with(bad).is_err(), "{bad}");
+    }
+    for bad in ["6", "24:00", "06:00:00", "06:60", "6:00", "noon"] {
+        assert!(with(&format!("mail = 'ops@example.com'\nat = '{bad}'")).is_err(), "{bad}");
+    }
+}
+
 #[test]
 fn the_file_is_the_default() {
     assert_eq!(parse(DEFAULT, &[]).unwrap(), Config::default());
     let shown = parse(&every_setting(), &[]).unwrap();
-    assert_eq!(shown.gateway, Some(Gateway::default()));
+    assert_eq!(shown.gateway, Some(Gateway { summary: Some(summary()), ..Gateway::default() }));
     assert_eq!(shown.server, Some(Server::default()));
     assert_eq!((shown.store.url, shown.plugin), (StoreUrl::default(), Plugin::default()));
     assert_eq!(shown.store.password, Some(SecretRef::Env("PROVISOR_DATABASE_PASSWORD".into())));
@@ -45,7 +71,8 @@ fn the_file_shows_every_setting() {
     let shown: toml::Table = toml::from_str(&every_setting()).unwrap();
     let store = Store { password: Some(SecretRef::Env(String::new())), ..Store::default() };
     let mail = Mail { smtp: Some(smtp()), ..Mail::default() };
-    let (gateway, server) = (Some(Gateway::default()), Some(Server::default()));
+    let gateway = Some(Gateway { summary: Some(summary()), ..Gateway::default() });
+    let server = Some(Server::default());
     let config = Config { gateway, server, mail, store, ..Config::default() };
     let known = toml::Table::try_from(&config).unwrap();
     for (section, settings) in &known {

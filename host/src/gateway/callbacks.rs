@@ -25,10 +25,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{State, view};
 use crate::egress::{Egress, EgressError, EgressOptions, EgressPolicy, PolicyError};
 use crate::resolve::SystemResolver;
-use crate::store::{Managed, Operation, Teller, Untold};
+use crate::store::{Managed, Operation, StoreError, Teller, Untold, UntoldSummary};
 
 /// How late an end may be noticed.
 const TICK: Duration = Duration::from_millis(500);
+const SUMMARY_TICK: Duration = Duration::from_secs(5);
 /// Told at the same time, and of it to one panel: one that does not answer holds up no other.
 const AT_ONCE: usize = 16;
 const AT_ONCE_PER_PANEL: usize = 4;
@@ -77,8 +78,7 @@ impl Callbacks {
     }
 }
 
-pub(super) async fn run(state: Arc<State>, callbacks: Callbacks, mut stopped: watch::Receiver<bool>) {
-    let callbacks = Arc::new(callbacks);
+pub(super) async fn run(state: Arc<State>, callbacks: Arc<Callbacks>, mut stopped: watch::Receiver<bool>) {
     // Who tells which panel; a task that panicked is gone from it as well.
     let (mut telling, mut panels) = (JoinSet::new(), HashMap::<Id, String>::new());
     let mut tick = interval(TICK);
@@ -120,14 +120,10 @@ async fn tell(state: &State, callbacks: &Callbacks, untold: Untold) {
         None => Ok(()),
         Some((callback, egress)) => post(callback, egress, &operation, &service, now).await,
     };
-    let (error, again_at) = match &told {
-        Ok(()) => (None, None),
-        Err(why) => {
-            let pause = usize::try_from(attempts).ok().and_then(|attempts| PAUSES_S.get(attempts));
-            tracing::warn!(panel, operation = operation.ulid, why, is_last = pause.is_none(), "a panel could not be told");
-            (Some(why.clone()), pause.map(|seconds| now + SignedDuration::from_secs(*seconds)))
-        }
-    };
+    let (error, again_at) = settled(told, attempts, now);
+    if let Some(why) = &error {
+        tracing::warn!(panel, operation = operation.ulid, why, is_last = again_at.is_none(), "a panel could not be told");
+    }
     let id = operation.id;
     if let Err(error) = state.store.transact(move |books| books.settle_told(id, error.as_deref(), again_at)).await {
         tracing::error!(%error, "that a panel was told could not be noted: it will be told again");
@@ -143,23 +139,70 @@ async fn post(
     now: Timestamp,
 ) -> Result<(), String> {
     let request = match callback.kind {
-        CallbackKind::Signed => Some(signed(callback, operation, service, now)),
+        CallbackKind::Signed => {
+            let (operation, service) = (view::operation(operation, &service.key), view::service(service, None));
+            let ended = json!({"event": "operation.ended", "operation": operation, "service": service});
+            Some(signed(callback, &ended, now))
+        }
         CallbackKind::Whmcs => whmcs(callback, operation, service),
         CallbackKind::FossBilling => fossbilling(callback, operation, service),
     };
     let Some(request) = request else { return Ok(()) };
-    let request = request.map_err(|error| error.to_string())?;
-    let answer = egress.send(request, Some(TIMEOUT)).await.map_err(|error: EgressError| error.to_string())?;
-    let status = answer.status();
-    if !status.is_success() {
-        return Err(format!("HTTP {}", status.as_u16()));
-    }
-    let told: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    let told: Value = serde_json::from_slice(&send(egress, request).await?).unwrap_or_default();
     match callback.kind {
         CallbackKind::Whmcs if told["result"] != "success" => Err(excerpt(&told["message"])),
         CallbackKind::FossBilling if !told["error"].is_null() => Err(excerpt(&told["error"]["message"])),
         _ => Ok(()),
     }
+}
+
+/// What was answered with a success.
+async fn send(egress: &Egress, request: Built) -> Result<Bytes, String> {
+    let request = request.map_err(|error| error.to_string())?;
+    let answer = egress.send(request, Some(TIMEOUT)).await.map_err(|error: EgressError| error.to_string())?;
+    let status = answer.status();
+    if status.is_success() { Ok(answer.into_body()) } else { Err(format!("HTTP {}", status.as_u16())) }
+}
+
+/// Tells the call-back of this name of the days' summaries.
+pub(super) async fn tell_summaries(
+    state: Arc<State>,
+    callbacks: Arc<Callbacks>,
+    name: String,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut tick = interval(SUMMARY_TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
+        if let Err(error) = tell_summary(&state, &callbacks, &name).await {
+            tracing::error!(%error, "the day's summary will be told again");
+        }
+    }
+}
+
+async fn tell_summary(state: &State, callbacks: &Callbacks, name: &str) -> Result<(), StoreError> {
+    let now = state.clock.now();
+    let Some((callback, egress)) = callbacks.0.get(name) else { return Ok(()) };
+    let claimed = state.store.transact(move |books| books.claim_summary(now, now + HOLD)).await?;
+    let Some(UntoldSummary { day, body, attempts }) = claimed else { return Ok(()) };
+    let summary = serde_json::from_str(&body).unwrap_or(Value::Null);
+    let told = send(egress, signed(callback, &json!({"event": "summary", "summary": summary}), now)).await;
+    let (error, again_at) = settled(told, attempts, now);
+    if let Some(why) = &error {
+        tracing::warn!(callback = name, day, why, is_last = again_at.is_none(), "the day's summary could not be told");
+    }
+    state.store.transact(move |books| books.settle_summary(&day, error.as_deref(), again_at)).await
+}
+
+/// Why it is told again, and when; not any more after the last pause.
+fn settled<T>(told: Result<T, String>, attempts: u32, now: Timestamp) -> (Option<String>, Option<Timestamp>) {
+    let Err(why) = told else { return (None, None) };
+    let pause = usize::try_from(attempts).ok().and_then(|attempts| PAUSES_S.get(attempts));
+    (Some(why), pause.map(|seconds| now + SignedDuration::from_secs(*seconds)))
 }
 
 /// Of a panel's own words in our log.
@@ -176,13 +219,8 @@ fn request(url: &str, media_type: &str) -> http::request::Builder {
     Request::post(url).header(HOST, authority).header(CONTENT_TYPE, media_type)
 }
 
-fn signed(callback: &Callback, operation: &Operation, service: &Managed, now: Timestamp) -> Built {
-    let body = json!({
-        "event": "operation.ended",
-        "operation": view::operation(operation, &service.key),
-        "service": view::service(service, None),
-    })
-    .to_string();
+fn signed(callback: &Callback, event: &Value, now: Timestamp) -> Built {
+    let body = event.to_string();
     let timestamp = now.as_second();
     let signature = signature(&callback.secret, timestamp, body.as_bytes());
     request(&callback.url, "application/json")

@@ -49,6 +49,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// How panels are told of what has ended, by their names.
     pub callbacks: BTreeMap<String, Callback>,
+    /// The call-back, of the kind `signed`, that is told of the days' summaries.
+    pub summary: Option<String>,
 }
 
 pub(crate) struct State {
@@ -73,7 +75,7 @@ struct Catalog {
 pub struct Running {
     address: Address,
     stop: watch::Sender<bool>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Running {
@@ -96,8 +98,8 @@ impl Running {
 pub fn start(listener: Listener, options: Options) -> Result<Running, PolicyError> {
     let address = listener.address().clone();
     let (stop, stopped) = watch::channel(false);
-    let Options { operations, store, clock, callbacks } = options;
-    let callbacks = Callbacks::new(callbacks)?;
+    let Options { operations, store, clock, callbacks, summary } = options;
+    let callbacks = Arc::new(Callbacks::new(callbacks)?);
     let state = Arc::new(State {
         operations,
         store,
@@ -107,10 +109,14 @@ pub fn start(listener: Listener, options: Options) -> Result<Running, PolicyErro
         catalogs: Mutex::default(),
         stopped: stopped.clone(),
     });
-    let telling = tokio::spawn(callbacks::run(Arc::clone(&state), callbacks, stopped.clone()));
+    let mut tasks = vec![tokio::spawn(callbacks::run(Arc::clone(&state), Arc::clone(&callbacks), stopped.clone()))];
+    if let Some(name) = summary {
+        tasks.push(tokio::spawn(callbacks::tell_summaries(Arc::clone(&state), callbacks, name, stopped.clone())));
+    }
     let service = move |request, peer| {
         let state = Arc::clone(&state);
         async move { routes::answer(&state, request, peer).await }
     };
-    Ok(Running { address, stop, tasks: [tokio::spawn(listener.serve(service, stopped)), telling] })
+    tasks.push(tokio::spawn(listener.serve(service, stopped)));
+    Ok(Running { address, stop, tasks })
 }

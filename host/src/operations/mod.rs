@@ -15,6 +15,7 @@ mod reconcile;
 mod record;
 mod retention;
 mod runner;
+mod summary;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ use self::profiles::{capability, is_idempotent};
 pub use self::reconcile::FreshError;
 use self::record::Asked;
 use self::runner::UnderWay;
+pub use self::summary::SummaryOptions;
 use crate::clock::Clock;
 use crate::plugin::contract::{Event, Problem, ProblemKind, Property};
 use crate::store::{Managed, Operation, OperationAttempt, OperationState, Panel, Schedule, Store, StoreError};
@@ -56,6 +58,8 @@ pub struct Options {
     pub check_every: Duration,
     /// How long what has ended is kept; for ever, if none.
     pub keep_for: Option<SignedDuration>,
+    /// The operator's daily summary.
+    pub summary: Option<SummaryOptions>,
 }
 
 /// Events told in one request of a provider; more are dropped.
@@ -135,12 +139,15 @@ pub fn start(store: Store, clock: Arc<dyn Clock>, profiles: Profiles, options: O
         metrics: Metrics::default(),
     });
     let (stop, stopped) = watch::channel(false);
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(runner::run(Arc::clone(&shared), stopped.clone())),
         tokio::spawn(reconcile::run(Arc::clone(&shared), stopped.clone())),
         tokio::spawn(inventory::run(Arc::clone(&shared), stopped.clone())),
-        tokio::spawn(retention::run(Arc::clone(&shared), stopped)),
+        tokio::spawn(retention::run(Arc::clone(&shared), stopped.clone())),
     ];
+    if let Some(summary) = shared.options.summary.clone() {
+        tasks.push(tokio::spawn(summary::run(Arc::clone(&shared), summary, stopped)));
+    }
     Working { operations: Operations(shared), stop, tasks }
 }
 

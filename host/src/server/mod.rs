@@ -7,7 +7,6 @@ mod cards;
 mod checkpoints;
 mod errands;
 mod keys;
-mod mail;
 mod probes;
 mod schedule;
 mod visit;
@@ -30,11 +29,11 @@ use tokio::task::JoinHandle;
 use self::cards::{CardGateway, NoGateway, Simulated};
 use self::checkpoints::Checkpoints;
 use self::keys::KeyCache;
-pub use self::mail::{MailOptions, MailWay, Smtp, SmtpTls};
 use self::webhooks::Postman;
 use crate::addresses::Addresses;
 use crate::clock::Clock;
 use crate::listen::Listener;
+use crate::mail::{self, MailOptions, PostOffice};
 use crate::resolve::{Resolve, SystemResolver};
 use crate::store::Store;
 
@@ -146,7 +145,8 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         Gateway::Simulated => Box::new(Simulated { store: store.clone(), clock: Arc::clone(&clock) }),
     };
     let postman = Postman::new(&options).map_err(io::Error::other)?;
-    let post_office = options.mail.as_ref().map(mail::PostOffice::new).transpose().map_err(io::Error::other)?;
+    let post_office = options.mail.as_ref().map(|mail| PostOffice::new(mail, store.clone(), Arc::clone(&clock)));
+    let post_office = post_office.transpose().map_err(io::Error::other)?;
     let state = Arc::new(State {
         gateway,
         errands: Arc::new(Semaphore::new(ERRANDS)),
@@ -167,7 +167,7 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         tokio::spawn(webhooks::run(Arc::clone(&state), postman, stopped.clone())),
     ];
     if let Some(post_office) = post_office {
-        tasks.push(tokio::spawn(mail::run(Arc::clone(&state), post_office, stopped)));
+        tasks.push(tokio::spawn(mail::run(post_office, stopped)));
     }
     let checking = Arc::clone(&state);
     // A thread of its own, for which nobody waits: a server that is stopped does not care any more.

@@ -17,9 +17,9 @@ pub struct QueuedMail {
     pub attempts: u32,
     /// What it is about.
     pub kind: String,
-    /// The reseller's name.
+    /// The reseller's name; empty for the operator.
     pub name: String,
-    /// The reseller's address.
+    /// Where to.
     pub address: String,
     /// One line.
     pub subject: String,
@@ -72,21 +72,27 @@ impl Transaction<'_> {
         let taken = self.sql.query(
             "UPDATE mails SET fence = fence + 1, next_at = $1 WHERE id IN
                (SELECT id FROM mails WHERE next_at IS NOT NULL AND next_at <= $2 ORDER BY next_at, id LIMIT $3)
-             RETURNING id, fence, attempts, kind, subject, body, created_at, account_id",
+             RETURNING id, fence, attempts, kind, subject, body, created_at, account_id, address",
             &[until.into(), now.into(), limit.into()],
         )?;
         taken.iter().map(|row| self.queued(row)).collect()
     }
 
     fn queued(&mut self, row: &Row) -> Result<QueuedMail, Fault> {
-        let account = super::accounts::find(self.sql, row.int(7)?)?;
+        let (name, address) = match (row.opt_int(7)?, row.opt_text(8)?) {
+            (Some(account), _) => {
+                let account = super::accounts::find(self.sql, account)?;
+                (account.name, account.email)
+            }
+            (None, address) => (String::new(), address.unwrap_or_default()),
+        };
         Ok(QueuedMail {
             id: row.int(0)?,
             fence: row.int(1)?,
             attempts: row.number(2)?,
             kind: row.text(3)?,
-            name: account.name,
-            address: account.email,
+            name,
+            address,
             subject: row.text(4)?,
             body: row.text(5)?,
             created_at: row.time(6)?,
@@ -111,8 +117,8 @@ impl Transaction<'_> {
     /// The newest mails.
     pub fn mails(&mut self, limit: u32) -> Result<Vec<MailSummary>, Fault> {
         let rows = self.sql.query(
-            "SELECT m.id, a.email, m.kind, m.subject, m.created_at, m.attempts, m.sent_at, m.dead_at, m.last_error
-             FROM mails m JOIN accounts a ON a.id = m.account_id ORDER BY m.id DESC LIMIT $1",
+            "SELECT m.id, COALESCE(a.email, m.address), m.kind, m.subject, m.created_at, m.attempts, m.sent_at, m.dead_at, m.last_error
+             FROM mails m LEFT JOIN accounts a ON a.id = m.account_id ORDER BY m.id DESC LIMIT $1",
             &[limit.into()],
         )?;
         rows.iter()

@@ -16,11 +16,24 @@ pub(super) fn add_event(sql: &mut dyn Sql, account: i64, event: &NewEvent<'_>) -
     Ok(())
 }
 
-pub(super) fn queue_mail(sql: &mut dyn Sql, account: i64, mail: &Mail) -> Result<(), Fault> {
+/// To whom a mail goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Recipient<'a> {
+    /// A reseller, at the address that it has when the mail is sent.
+    Account(i64),
+    /// The operator.
+    Address(&'a str),
+}
+
+pub(super) fn queue_mail(sql: &mut dyn Sql, to: Recipient<'_>, mail: &Mail) -> Result<(), Fault> {
+    let (account, address) = match to {
+        Recipient::Account(id) => (Some(id), None),
+        Recipient::Address(address) => (None, Some(address)),
+    };
     sql.execute(
-        "INSERT INTO mails (account_id, kind, subject, body, created_at, attempts, next_at, fence)
-         VALUES ($1, $2, $3, $4, $5, 0, $5, 0)",
-        &[account.into(), (&mail.kind).into(), (&mail.subject).into(), (&mail.body).into(), mail.at.into()],
+        "INSERT INTO mails (account_id, address, kind, subject, body, created_at, attempts, next_at, fence)
+         VALUES ($1, $2, $3, $4, $5, $6, 0, $6, 0)",
+        &[account.into(), address.into(), (&mail.kind).into(), (&mail.subject).into(), (&mail.body).into(), mail.at.into()],
     )?;
     Ok(())
 }

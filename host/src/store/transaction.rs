@@ -321,7 +321,7 @@ impl AccountBooks for Tenant<'_> {
     }
 
     fn queue_mail(&mut self, mail: &Mail) -> Result<(), Fault> {
-        outbox::queue_mail(self.sql, self.id, mail)
+        outbox::queue_mail(self.sql, outbox::Recipient::Account(self.id), mail)
     }
 
     fn mails_since(&mut self, kind: &str, since: Timestamp) -> Result<u64, Fault> {

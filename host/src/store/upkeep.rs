@@ -57,6 +57,7 @@ impl Transaction<'_> {
         )?;
         // Of profiles that have no inventory any more.
         swept += self.sql.execute("DELETE FROM unowned_services WHERE seen_at <= $1", &[(now - TOLD_KEPT).into()])?;
+        swept += self.sql.execute("DELETE FROM summaries WHERE made_at <= $1", &[(now - UNTOLD_KEPT).into()])?;
         let Some(ended) = ended else { return Ok(swept) };
         self.claim_journal();
         let class = |kind: &str| {

@@ -18,8 +18,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::State;
-use crate::store::{QueuedMail, Sent};
+use crate::clock::Clock;
+use crate::store::{QueuedMail, Sent, Store};
 
 const TICK: Duration = Duration::from_millis(500);
 /// Mails taken at a time, and how long they are held: past the time that all of them together may take.
@@ -76,7 +76,9 @@ pub enum SmtpTls {
 }
 
 /// Sends mail.
-pub(super) struct PostOffice {
+pub(crate) struct PostOffice {
+    store: Store,
+    clock: Arc<dyn Clock>,
     from: Mailbox,
     way: Way,
 }
@@ -100,7 +102,8 @@ enum MailError {
     Timeout,
 }
 
-pub(super) async fn run(state: Arc<State>, office: PostOffice, mut stopped: watch::Receiver<bool>) {
+/// Sends what is in the outbox until it is stopped. Any number may, of one book.
+pub(crate) async fn run(office: PostOffice, mut stopped: watch::Receiver<bool>) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -108,11 +111,11 @@ pub(super) async fn run(state: Arc<State>, office: PostOffice, mut stopped: watc
             _ = tick.tick() => {}
             _ = stopped.changed() => return,
         }
-        let now = state.clock.now();
-        match state.store.transact(move |books| books.claim_mails(now, now + LEASE, MAILS)).await {
+        let now = office.clock.now();
+        match office.store.transact(move |books| books.claim_mails(now, now + LEASE, MAILS)).await {
             Ok(mails) => {
                 for mail in mails {
-                    send(&state, &office, mail).await;
+                    send(&office, mail).await;
                 }
             }
             Err(error) => tracing::error!(%error, "mail has to wait"),
@@ -120,10 +123,10 @@ pub(super) async fn run(state: Arc<State>, office: PostOffice, mut stopped: watc
     }
 }
 
-async fn send(state: &State, office: &PostOffice, mail: QueuedMail) {
+async fn send(office: &PostOffice, mail: QueuedMail) {
     let (id, fence) = (mail.id, mail.fence);
     let sent = tokio::time::timeout(TIMEOUT, office.send(&mail)).await.unwrap_or(Err(MailError::Timeout));
-    let now = state.clock.now();
+    let now = office.clock.now();
     let sent = match sent {
         Ok(()) => Sent::Sent,
         Err(error) => {
@@ -132,7 +135,7 @@ async fn send(state: &State, office: &PostOffice, mail: QueuedMail) {
             Sent::Failed { error: error.to_string(), again_at }
         }
     };
-    if let Err(error) = state.store.transact(move |books| books.settle_mail(id, fence, &sent, now)).await {
+    if let Err(error) = office.store.transact(move |books| books.settle_mail(id, fence, &sent, now)).await {
         tracing::error!(%error, id, "what became of a mail could not be written: it is sent again");
     }
 }
@@ -144,12 +147,16 @@ fn again_at(mail: &QueuedMail, now: Timestamp) -> Option<Timestamp> {
 
 impl PostOffice {
     /// Fails only where TLS cannot be set up.
-    pub(super) fn new(options: &MailOptions) -> Result<Self, lettre::transport::smtp::Error> {
+    pub(crate) fn new(
+        options: &MailOptions,
+        store: Store,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, lettre::transport::smtp::Error> {
         let way = match &options.way {
             MailWay::Files(folder) => Way::Files(folder.clone()),
             MailWay::Smtp(smtp) => Way::Smtp(transport(smtp, options.from.email.domain())?),
         };
-        Ok(Self { from: options.from.clone(), way })
+        Ok(Self { store, clock, from: options.from.clone(), way })
     }
 
     async fn send(&self, mail: &QueuedMail) -> Result<(), MailError> {

@@ -342,6 +342,44 @@ async fn what_no_key_owns_is_found_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_option_that_may_be_secret_is_sealed_and_survives_a_crash() {
+    const OPTION: &str = "MARKED-message-of-the-day";
+    let mut desk = Desk::open().await;
+    desk.credit("-1000000.00");
+    let plans = desk.send("GET", "/v1/profiles/kernelhost/catalog", None, &[]).await.json()["plans"].as_array().unwrap().clone();
+    let plan = plans.iter().find(|plan| plan["options"].to_string().contains("\"motd\"")).unwrap();
+    let options = json!({"hostname": domain(), "motd": OPTION});
+    let order = json!({"profile": "kernelhost", "plan": plan["id"], "options": options});
+    let answer = desk.send("POST", "/v1/services/game/create", Some(&order), &[("Prefer", "wait=1")]).await;
+    assert_eq!(answer.status, 202, "{}", answer.json());
+    let id = text(&answer.json()["operation"], "id").to_owned();
+    let shown = desk.run(&["operations", "show", &id]);
+    assert!(shown["request"].to_string().contains("hostname") && !shown.to_string().contains(OPTION), "{shown}");
+    let sealed = |desk: &Desk| desk.book.number("SELECT COUNT(*) FROM operations WHERE sealed_options IS NOT NULL");
+    assert_eq!(sealed(&desk), 1);
+    // What was asked for is asked for again after a crash, in the same words, as an unlike request would be refused.
+    let forgotten = "is_accepted = 0, accepted_at = NULL, next_at = 9000000000000";
+    let parked = || {
+        desk.book.execute(&format!("UPDATE operations SET {forgotten} WHERE state = 'waiting'"));
+        desk.book.number("SELECT COUNT(*) FROM operations WHERE state = 'waiting' AND next_at = 9000000000000") == 1
+    };
+    until(parked, || "an operation that nobody looks at".to_owned()).await;
+    desk.kill();
+    desk.credit("1000.00");
+    let seen = desk.upstream.seen("POST /cp/kh_reseller_api/v1/orders");
+    desk.start();
+    desk.run(&["operations", "retry", &id]);
+    desk.until(&id, &["done"]).await;
+    assert!(desk.upstream.seen("POST /cp/kh_reseller_api/v1/orders") > seen);
+    assert_eq!((sealed(&desk), desk.live(KERNELHOST)), (0, 1));
+    let files = std::fs::read_dir(desk.book.directory()).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.filter(|path| path.is_file()) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(OPTION.len()).any(|window| window == OPTION.as_bytes()), "in {}", file.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_operator_is_told_of_each_day_once() {
     let receiver = Receiver::answering(|_, before| Reply::Status(if before == 0 { 503 } else { 200 })).await;
     let mut desk = Desk::open().await;

@@ -131,7 +131,7 @@ pub struct Sender(pub Mailbox);
 
 impl Default for Sender {
     fn default() -> Self {
-        let address = lettre::Address::new_dangerous("provisor", "localhost");
+        let address = Address::new_dangerous("provisor", "localhost");
         Self(Mailbox::new(Some("Provisor".to_owned()), address))
     }
 }

@@ -17,7 +17,7 @@ use crate::plugin::Caller;
 use crate::plugin::contract::{
     Call, Effect, Order, Outcome, Problem, ProblemKind, Property, Service, ServiceRef, Setting, State,
 };
-use crate::store::{Managed, Operation, OperationState, Transaction};
+use crate::store::{Kept, Managed, Operation, OperationState, Transaction};
 
 /// Services looked through for one that an order may have made, in pages.
 const PAGES_MAX: usize = 100;
@@ -61,12 +61,16 @@ pub(super) async fn make(shared: &Shared, operation: Operation) {
 }
 
 fn load(shared: &Shared, operation: Operation) -> anyhow::Result<Work> {
-    let change = serde_json::from_str(&operation.change)?;
+    let change: Change = serde_json::from_str(&operation.change)?;
     let settle_for = shared.options.rules.settle_for;
     let age = operation.sent_at.map(|sent_at| shared.clock.now().duration_since(sent_at));
     let is_last = operation.doubts > 0 && age.is_some_and(|age| age >= settle_for);
-    let found = shared.store.read(|books| Ok((books.managed_row(operation.service)?, books.operation_password(&operation)?)));
-    let (service, password) = found?;
+    let found = shared.store.read(|books| Ok((books.managed_row(operation.service)?, books.kept_with(&operation)?)));
+    let (service, Kept { password, options }) = found?;
+    let options = options.map(|options| serde_json::from_str(options.expose_secret())).transpose();
+    // What the reader would say quotes values.
+    let options = options.map_err(|_| anyhow::anyhow!("its options are no JSON object of texts"))?;
+    let change = change.with_secrets(options.unwrap_or_default());
     let service = service.ok_or_else(|| anyhow::anyhow!("its service is not in the journal"))?;
     Ok(Work { operation, change, service, password, is_last, has_sent: false })
 }

@@ -13,7 +13,8 @@ use crate::plugin::contract::{PowerAction, Problem, ProblemKind};
 
 pub(super) type HmacSha256 = Hmac<Sha256>;
 
-/// What a panel may ask for a service. The password that comes with some is kept apart, since this is written down.
+/// What a panel may ask for a service. The password that comes with some is kept apart, since this is written down; options that may be
+/// secret are taken out before that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "kebab-case")]
 pub enum Change {
@@ -157,6 +158,28 @@ impl Change {
         Ok(mac)
     }
 
+    /// The change as it is written down, and the options that are sealed: all of which nobody says that they are not secret. What a plan
+    /// asks for stands in its catalogue alone, which is not read for each order.
+    pub(super) fn without_secrets(mut self, plain: &[String]) -> (Self, BTreeMap<String, String>) {
+        let sealed = self.options_mut().map(|options| options.extract_if(.., |name, _| !plain.contains(name)).collect());
+        (self, sealed.unwrap_or_default())
+    }
+
+    /// The change as it was asked for.
+    pub(super) fn with_secrets(mut self, sealed: BTreeMap<String, String>) -> Self {
+        if let Some(options) = self.options_mut() {
+            options.extend(sealed);
+        }
+        self
+    }
+
+    fn options_mut(&mut self) -> Option<&mut BTreeMap<String, String>> {
+        match self {
+            Self::Create { options, .. } | Self::ChangePackage { options, .. } => Some(options),
+            _ => None,
+        }
+    }
+
     /// The request in one spelling: texts trimmed, empty ones absent, a domain in small letters, a due date as a time. What the API
     /// lists as fields of an order and a panel sent as an option becomes the field.
     pub fn normal(self, password: Option<SecretString>) -> Result<(Self, Option<SecretString>), Problem> {
@@ -262,6 +285,16 @@ mod tests {
         let (change, _) = Change::ChangePackage { plan: "20k".to_owned(), options }.normal(None).unwrap();
         let written = serde_json::to_string(&change).unwrap();
         assert!(written.contains("ram") && !written.contains("MARKED"), "{written}");
+    }
+
+    #[test]
+    fn options_that_may_be_secret_are_kept_apart_and_come_back() {
+        let asked = create("example.com", &[("ram", "4"), ("license_key", "MARKED")]);
+        let (written, sealed) = asked.clone().without_secrets(&["ram".to_owned()]);
+        let text = serde_json::to_string(&written).unwrap();
+        assert!(text.contains("\"ram\":\"4\"") && !text.contains("MARKED") && !text.contains("license_key"), "{text}");
+        assert_eq!(written.with_secrets(sealed), asked);
+        assert_eq!(Change::Terminate.without_secrets(&[]), (Change::Terminate, BTreeMap::new()));
     }
 
     #[test]

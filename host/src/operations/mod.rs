@@ -39,7 +39,7 @@ use self::record::Asked;
 use self::runner::UnderWay;
 pub use self::summary::SummaryOptions;
 use crate::clock::Clock;
-use crate::plugin::contract::{Event, Problem, ProblemKind, Property};
+use crate::plugin::contract::{Event, FieldKind, Problem, ProblemKind, Property};
 use crate::store::{Managed, Operation, OperationAttempt, OperationState, Panel, Schedule, Store, StoreError};
 use crate::telemetry::request_id;
 
@@ -173,6 +173,8 @@ pub struct Request {
 struct Admitted {
     /// It charges at a provider without idempotency.
     is_alone: bool,
+    /// Options of which the provider says that they are not secret.
+    plain_options: Vec<String>,
     /// While a provider is left alone, a new change is refused rather than made to wait: its panel hears at once that nothing was sent.
     left_alone: Option<Problem>,
 }
@@ -235,7 +237,7 @@ impl Operations {
         let named = profile.clone().or(made_with);
         // Without a profile the journal says what is missing.
         let admitted = named.as_deref().map(|name| self.admit(panel, name, &change)).transpose();
-        let Admitted { is_alone, left_alone } = admitted.map_err(AskError::Refused)?.unwrap_or_default();
+        let Admitted { is_alone, plain_options, left_alone } = admitted.map_err(AskError::Refused)?.unwrap_or_default();
         let asked = Asked {
             panel: panel.id,
             key,
@@ -246,6 +248,7 @@ impl Operations {
             request_id: asked_by,
             ulid: request_id(&*shared.clock),
             is_alone,
+            plain_options,
             left_alone,
             now: shared.clock.now(),
         };
@@ -273,7 +276,9 @@ impl Operations {
             let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             problems::later(ProblemKind::Unreachable, "the provider does not answer: it is left alone for a while", milliseconds)
         });
-        Ok(Admitted { is_alone: capability.charges && !is_idempotent(info), left_alone })
+        let plain = info.order_fields.iter().filter(|field| field.kind != FieldKind::Secret);
+        let plain_options = plain.map(|field| field.name.clone()).collect();
+        Ok(Admitted { is_alone: capability.charges && !is_idempotent(info), plain_options, left_alone })
     }
 
     /// Waits until an operation has ended, needs a person, or the time is over; then as it stands.

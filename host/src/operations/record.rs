@@ -9,7 +9,7 @@ use super::Intervention;
 use super::change::{Change, HmacSha256};
 use super::problems::{later, problem};
 use crate::plugin::contract::{Problem, ProblemKind};
-use crate::store::{Managed, Operation, OperationState, Transaction};
+use crate::store::{Kept, Managed, Operation, OperationState, Transaction};
 use crate::vault::Vault;
 
 /// Changes of one service that are not ended, at most: beyond, something is wrong at the caller's end.
@@ -30,6 +30,8 @@ pub(super) struct Asked {
     pub(super) ulid: String,
     /// Whether a change of this kind with this profile must be alone.
     pub(super) is_alone: bool,
+    /// Options of which the provider says that they are not secret.
+    pub(super) plain_options: Vec<String>,
     /// Why nothing new is taken on, while the provider is left alone.
     pub(super) left_alone: Option<Problem>,
     pub(super) now: Timestamp,
@@ -106,6 +108,8 @@ fn write(books: &mut Transaction<'_>, asked: &Asked, new: New) -> Result<Operati
     let sealed = || Fault("the master key of this book is missing".to_owned());
     let version = books.vault.newest();
     let mac = mac(books.vault, asked, version)?.ok_or_else(sealed)?.finalize().into_bytes();
+    let (change, sealed) = asked.change.clone().without_secrets(&asked.plain_options);
+    let json = |error: serde_json::Error| Fault(error.to_string());
     let recorded = Operation {
         id: 0,
         ulid: asked.ulid.clone(),
@@ -114,7 +118,7 @@ fn write(books: &mut Transaction<'_>, asked: &Asked, new: New) -> Result<Operati
         kind: asked.change.kind().to_owned(),
         sameness: asked.change.sameness(service.generation, asked.idempotency_key.as_deref()),
         profile: service.profile,
-        change: serde_json::to_string(&asked.change).map_err(|error| Fault(error.to_string()))?,
+        change: serde_json::to_string(&change).map_err(json)?,
         change_mac: [&version.to_be_bytes()[..], &mac].concat(),
         is_alone: asked.is_alone,
         state: OperationState::Recorded,
@@ -133,8 +137,9 @@ fn write(books: &mut Transaction<'_>, asked: &Asked, new: New) -> Result<Operati
         ended_at: None,
     };
     let recorded = if new.is_done { ended(recorded, OperationState::Done, asked.now) } else { recorded };
-    let password = asked.password.as_ref().filter(|_| !new.is_done);
-    books.add_operation(&recorded, password)
+    let options = if sealed.is_empty() { None } else { Some(serde_json::to_string(&sealed).map_err(json)?.into()) };
+    let kept = if new.is_done { Kept::default() } else { Kept { password: asked.password.clone(), options } };
+    books.add_operation(&recorded, &kept)
 }
 
 /// A MAC over a request; none without the key.

@@ -73,7 +73,7 @@ pub struct Operation {
     pub sameness: String,
     /// The profile it is made with.
     pub profile: String,
-    /// The request as JSON, without its password.
+    /// The request as JSON, without its password and without options that may be secret.
     pub change: String,
     /// The version of a master key, and under a key derived from it a MAC over the whole request, its password included.
     pub change_mac: Vec<u8>,
@@ -183,20 +183,31 @@ const COLUMNS: &str = "o.id, o.ulid, o.service_id, o.generation, o.kind, o.samen
                        o.request_id, o.was_awaited, o.created_at, o.ended_at";
 
 const PASSWORD: &str = "sealed_password";
+const OPTIONS: &str = "sealed_options";
 
-fn place(ulid: &str) -> Place<'_> {
-    Place { table: "operations", row: ulid, column: PASSWORD }
+fn place<'a>(ulid: &'a str, column: &'static str) -> Place<'a> {
+    Place { table: "operations", row: ulid, column }
+}
+
+/// What comes with a change and may be secret: sealed until the change has ended, and then gone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept {
+    /// The password.
+    pub(crate) password: Option<SecretString>,
+    /// Options, as a JSON object.
+    pub(crate) options: Option<SecretString>,
 }
 
 impl Transaction<'_> {
     /// Writes a change down; the row is the answer's, whatever `id` says.
-    pub(crate) fn add_operation(&mut self, new: &Operation, password: Option<&SecretString>) -> Result<Operation, Fault> {
-        let sealed = password.map(|password| self.vault.seal(place(&new.ulid), password)).transpose();
-        let sealed = sealed.map_err(|error| Fault(error.to_string()))?;
+    pub(crate) fn add_operation(&mut self, new: &Operation, kept: &Kept) -> Result<Operation, Fault> {
+        let password = self.sealed(&new.ulid, PASSWORD, kept.password.as_ref())?;
+        let options = self.sealed(&new.ulid, OPTIONS, kept.options.as_ref())?;
         let id = self.sql.insert(
             "INSERT INTO operations (ulid, service_id, generation, kind, sameness, profile, change, change_mac, sealed_password,
-               is_alone, state, attempts, doubts, is_accepted, notes, fence, next_at, request_id, was_awaited, created_at, ended_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $12, 0, '[]', 0, $13, $14, 0, $15, $16) RETURNING id",
+               sealed_options, is_alone, state, attempts, doubts, is_accepted, notes, fence, next_at, request_id, was_awaited, created_at,
+               ended_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, $13, 0, '[]', 0, $14, $15, 0, $16, $17) RETURNING id",
             &[
                 (&new.ulid).into(),
                 new.service.into(),
@@ -206,7 +217,8 @@ impl Transaction<'_> {
                 (&new.profile).into(),
                 (&new.change).into(),
                 new.change_mac.as_slice().into(),
-                sealed.as_deref().into(),
+                password.as_deref().into(),
+                options.as_deref().into(),
                 i64::from(new.is_alone).into(),
                 new.state.as_str().into(),
                 new.doubts.into(),
@@ -217,6 +229,11 @@ impl Transaction<'_> {
             ],
         )?;
         Ok(Operation { id, ..new.clone() })
+    }
+
+    fn sealed(&self, ulid: &str, column: &'static str, value: Option<&SecretString>) -> Result<Option<Vec<u8>>, Fault> {
+        let sealed = value.map(|value| self.vault.seal(place(ulid, column), value)).transpose();
+        sealed.map_err(|error| Fault(error.to_string()))
     }
 
     /// Any panel's operation, and the key of its service.
@@ -276,21 +293,26 @@ impl Transaction<'_> {
         self.sql.query(&query, &[service.into()])?.iter().map(read).collect()
     }
 
-    /// The password that came with an operation, while it is not ended.
-    pub(crate) fn operation_password(&mut self, operation: &Operation) -> Result<Option<SecretString>, Fault> {
-        let query = "SELECT sealed_password FROM operations WHERE id = $1 AND sealed_password IS NOT NULL";
-        let Some(row) = self.sql.first(query, &[operation.id.into()])? else { return Ok(None) };
-        let password = self.vault.open_value(place(&operation.ulid), &row.bytes(0)?);
-        password.map(Some).map_err(|error| Fault(error.to_string()))
+    /// What came with an operation and may be secret, while it is not ended.
+    pub(crate) fn kept_with(&mut self, operation: &Operation) -> Result<Kept, Fault> {
+        Ok(Kept { password: self.opened(operation, PASSWORD)?, options: self.opened(operation, OPTIONS)? })
     }
 
-    /// Writes an operation back, unless another has taken it since; whether it was written. What has ended keeps no password.
+    fn opened(&mut self, operation: &Operation, column: &'static str) -> Result<Option<SecretString>, Fault> {
+        let query = format!("SELECT {column} FROM operations WHERE id = $1 AND {column} IS NOT NULL");
+        let Some(row) = self.sql.first(&query, &[operation.id.into()])? else { return Ok(None) };
+        let value = self.vault.open_value(place(&operation.ulid, column), &row.bytes(0)?);
+        value.map(Some).map_err(|error| Fault(error.to_string()))
+    }
+
+    /// Writes an operation back, unless another has taken it since; whether it was written. What has ended keeps nothing secret.
     pub(crate) fn save_operation(&mut self, operation: &Operation) -> Result<bool, Fault> {
         let notes = serde_json::json!(operation.notes).to_string();
         let saved = self.sql.execute(
             "UPDATE operations SET state = $1, attempts = $2, doubts = $3, is_accepted = $4, notes = $5, next_at = $6, sent_at = $7,
                accepted_at = $8, problem = $9, ended_at = $10, held_until = CASE WHEN $1 = 'running' THEN held_until END,
                sealed_password = CASE WHEN CAST($10 AS BIGINT) IS NULL THEN sealed_password END,
+               sealed_options = CASE WHEN CAST($10 AS BIGINT) IS NULL THEN sealed_options END,
                tell_at = CASE WHEN was_awaited = 1 THEN CAST($10 AS BIGINT) END
              WHERE id = $11 AND fence = $12",
             &[

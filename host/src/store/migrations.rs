@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (9, include_str!("migrations/0009_retention.sql")),
     (10, include_str!("migrations/0010_unowned.sql")),
     (11, include_str!("migrations/0011_summary.sql")),
+    (12, include_str!("migrations/0012_sealed_options.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

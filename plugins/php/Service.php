@@ -157,6 +157,19 @@ final class Service
     }
 
     /**
+     * The same for a customer, who may ask for what no page offers them any more: a service that is suspended stays as it is.
+     *
+     * @param string $action       one of Description::POWER_ACTIONS
+     * @param bool   $mayReinstall whether a customer may
+     * @throws Problem
+     */
+    public function powerForCustomer(string $action, bool $mayReinstall = false): void
+    {
+        $this->refuseUnlessOffered($action, true, $mayReinstall);
+        $this->power($action);
+    }
+
+    /**
      * What the journal knows; `fresh` asks the provider first.
      *
      * @return array<string, mixed>
@@ -275,10 +288,10 @@ final class Service
     }
 
     /** @return string the service's profile */
-    private function refuseUnlessOffered(string $what, bool $isForCustomer): string
+    private function refuseUnlessOffered(string $what, bool $isForCustomer, bool $mayReinstall = false): string
     {
         $service = $this->view();
-        if (!in_array($what, $this->offers($service, $isForCustomer), true)) {
+        if (!in_array($what, $this->offers($service, $isForCustomer, $mayReinstall), true)) {
             throw new Problem('unsupported', 'This is not offered for this service.', 'none', 0, 'This is not available just now.');
         }
         return Read::text($service, 'profile');

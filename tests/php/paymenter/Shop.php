@@ -168,6 +168,9 @@ final class Shop implements Panel
             }
             return;
         }
+        $states = ['create' => Service::STATUS_ACTIVE, 'suspend' => Service::STATUS_SUSPENDED, 'unsuspend' => Service::STATUS_ACTIVE];
+        // Before the job runs, whatever becomes of it.
+        $service->status = ($states + ['terminate' => Service::STATUS_CANCELLED])[$operation] ?? $service->status;
         $jobs = ['create' => 'createServer', 'suspend' => 'suspendServer', 'unsuspend' => 'unsuspendServer', 'terminate' => 'terminateServer'];
         $answer = ExtensionHelper::callService($service, ($jobs + ['change-package' => 'upgradeServer'])[$operation] ?? $operation);
         if (!is_array($answer) && $answer !== true && !is_string($answer)) {

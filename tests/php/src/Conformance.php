@@ -253,6 +253,20 @@ abstract class Conformance extends TestCase
         }
     }
 
+    public function testACustomerCannotStartWhatIsSuspended(): void
+    {
+        $id = $this->created($this->machine());
+        $this->succeeds($id, 'suspend');
+        $result = $this->panel->callAsCustomer($id, 'start');
+        if ($result === null) {
+            self::markTestSkipped('this panel gives customers no such thing');
+        }
+        self::assertFalse($result->isSuccess);
+        self::assertNotSame('', trim($result->text));
+        self::assertSame([], $this->operations($id, 'power'), 'nobody was asked');
+        self::assertSame('suspended', Read::text(self::gateway()->service($this->panel->key($id), true), 'state'));
+    }
+
     public function testAnUnreachableGatewayFailsInThePanelsOwnForm(): void
     {
         $this->failsEverywhere('http://127.0.0.1:1', self::daemon()->token());

@@ -328,15 +328,6 @@ final class FunctionsTest extends TestCase
         self::assertSame(['refresh'], array_values((array) $this->shop->asCustomer($machine, 'ClientAreaCustomButtonArray')['result']));
     }
 
-    public function testACustomerCannotStartWhatIsSuspended(): void
-    {
-        $id = $this->created($this->machine());
-        self::assertTrue($this->shop->call($id, 'suspend')->isSuccess);
-        $result = $this->shop->callAsCustomer($id, 'start');
-        self::assertFalse($result->isSuccess);
-        self::assertSame('suspended', $this->gateway()->service("service-$id", true)['state']);
-    }
-
     public function testPowerActionsAreCarriedOut(): void
     {
         $id = $this->created($this->machine());

@@ -386,10 +386,11 @@ class PluginProvisor extends ServerPlugin
             throw new CE_Exception(lang('Reinstalling is turned off for this server.'));
         }
         if ($power !== null) {
-            self::attempt($params, $power, static function (Service $service) use ($power): array {
-                $service->power($power);
+            $isForCustomer = $this->isForCustomer();
+            self::attempt($params, $power, static function (Service $service) use ($power, $isForCustomer): array {
+                $isForCustomer ? $service->powerForCustomer($power) : $service->power($power);
                 return [];
-            }, $this->isForCustomer());
+            }, $isForCustomer);
         } else {
             /** @var callable $method */
             $method = [$this, $what];

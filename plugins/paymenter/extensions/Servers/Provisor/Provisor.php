@@ -384,10 +384,15 @@ class Provisor extends Server
         return $result;
     }
 
+    /** Whether the customer may reinstall, reinstallConfirmed() has asked. */
     private function power(Service $service, string $action): string
     {
         try {
-            $this->remote($service)->power($action);
+            // A page that was opened before the suspension still has its buttons.
+            if ($service->status !== Service::STATUS_ACTIVE) {
+                throw new Problem('wrong-state', 'The service is not active.', 'none', 0, 'This is not available just now.');
+            }
+            $this->remote($service)->powerForCustomer($action, true);
         } catch (Problem $problem) {
             self::note($action, self::key($service), $problem);
             throw new DisplayException(self::text($problem, true));

@@ -50,6 +50,10 @@ final class Command
      */
     public static function power(string $function, array $params, string $action): string
     {
+        if (Texts::isForCustomer() && !(new Account($params))->isActive()) {
+            // No page offers it; a request may come all the same.
+            return Texts::get('neutral');
+        }
         return self::change($function, $params, 'power', static function () use ($action): array {
             return ['action' => $action];
         });

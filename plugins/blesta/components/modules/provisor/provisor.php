@@ -127,7 +127,7 @@ class Provisor extends Module
         $fields->setHtml("<script>$(document).ready(function () { $('#provisor_profile').change(function () { fetchModuleOptions(); }); });</script>");
         $meta = Read::named((array) ($vars->meta ?? []));
         $profile = Read::text($meta, 'profile');
-        $this->useRowOf($vars ?? new stdClass());
+        $this->useRowOf((object) ($vars ?? []));
         [$profiles, $plans, $inputs] = $this->choices($profile);
         self::field($fields, 'meta[profile]', self::text('package.profile'), $profile, $profiles, 'provisor_profile');
         self::field($fields, 'meta[plan]', self::text('package.plan'), Read::text($meta, 'plan'), $plans);

@@ -303,6 +303,26 @@ async fn an_idempotency_key_makes_one_change_and_stands_for_one_request() {
     assert_ne!(one["operation"]["id"], other["operation"]["id"], "without a key, what has ended is not repeated");
 }
 
+/// What was asked for one generation is not done to the next by a queue that repeats it late.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_outlives_the_generation() {
+    let desk = desk().await;
+    let order = GP.order(&domain());
+    let reset = async || {
+        let (path, body) = ("/v1/services/again/reset-password", json!({"password": "New-Passw0rd-1"}));
+        let answer = desk.send("POST", path, Some(&body), &[("Idempotency-Key", "a")]).await;
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        id(&answer)
+    };
+    desk.done("again", "create", &order).await;
+    let first = reset().await;
+    desk.done("again", "terminate", &json!({})).await;
+    desk.done("again", "create", &order).await;
+    let sent = desk.upstream.seen("/passwordreset/");
+    assert_eq!(reset().await, first);
+    assert_eq!(desk.upstream.seen("/passwordreset/"), sent);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_does_not_answer_is_waited_for_and_then_left_alone() {
     let desk = Desk::with(Engine::of_module(module_path!()), "first_pause_ms = 20\nquiet_ms = 200\nretry_for_s = 4\n").await;
@@ -395,7 +415,7 @@ async fn what_ended_long_ago_goes_but_not_what_a_service_rests_on() {
     age(&mut desk, 401).await;
     // Three of the first, of the last two their creations, what is dead, and what is not told.
     assert_eq!(count(&desk, "operations"), 3 + 2 + 1 + 1);
-    assert_eq!(count(&desk, "operation_attempts"), count(&desk, "operations"));
+    assert_eq!(count(&desk, "operation_attempts WHERE operation_id NOT IN (SELECT id FROM operations)"), 0);
     let (charges, sent) = (desk.charges(), desk.upstream.seen("POST"));
     for (operation, body, id) in rests_on {
         assert_eq!(text(&desk.done(&kept, operation, body).await["operation"], "id"), id, "{operation}");

@@ -16,6 +16,7 @@ mod gateway;
 mod gateway_adapters;
 #[path = "gateway.rs"]
 mod gateway_on_postgres;
+mod gateway_openapi;
 mod gateway_scripts;
 #[path = "gateway_scripts.rs"]
 mod gateway_scripts_on_postgres;

@@ -3,12 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use provisor::audit::{Verdict, verify};
 use provisor::server::Options;
@@ -16,20 +10,18 @@ use provisor::store::Store;
 use provisor::vault::Vault;
 use provisor_providers::message::Response;
 use provisor_providers::server::{KeyLimits, TurnedAway};
-use provisor_tests::binary::{self, is_long, key_for, python, serve};
+use provisor_tests::binary::{self, is_long, key_for, serve};
 use provisor_tests::house::House;
 use provisor_tests::http::{Answer, Http};
+use provisor_tests::openapi::{self, Seen};
 use provisor_tests::raw;
 use provisor_tests::resellers::{KernelHostKey, KeyTraits};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 const ORDER: &str = r#"{"product_id":42,"billing_cycle":"monthly"}"#;
+const DOCUMENT: &str = "providers/src/kernelhost/server/openapi.json";
 const REQUEST_ID: &str = "01KFA2M7W3T8Q6Z5C4B3A2X1Y0";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 /// An operation of the document.
 #[derive(Clone)]
@@ -64,49 +56,12 @@ fn operations(document: &Value) -> Vec<Operation> {
     all
 }
 
-/// What was answered to which operation.
-#[derive(Default)]
-struct Seen(Vec<Value>);
-
-impl Seen {
-    fn saw(&mut self, operation: &str, status: u16, answer: &Answer) {
-        let text = String::from_utf8_lossy(&answer.body);
-        assert_eq!(answer.status, status, "{operation}: {text}");
-        let headers = answer.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
-        self.add(operation, status, &headers.collect::<Vec<_>>(), &answer.body);
-    }
-
-    /// What the host answers without the books.
-    fn turned_away(&mut self, operation: &str, why: TurnedAway) {
-        let server = provisor_providers::find("kernelhost").unwrap().server;
-        let Response { status, headers, body } = server.turn_away(why, REQUEST_ID);
-        let headers = headers.iter().map(|(name, value)| (name, std::str::from_utf8(value).unwrap()));
-        self.add(operation, status, &headers.collect::<Vec<_>>(), &body);
-    }
-
-    fn add(&mut self, operation: &str, status: u16, headers: &[(&str, &str)], body: &[u8]) {
-        self.0.push(json!({"operation": operation, "status": status, "headers": headers, "body": STANDARD.encode(body)}));
-    }
-
-    /// Validates the document, each answer against it, and that nothing documented was not seen.
-    fn judge(&self) {
-        let mut checker = Command::new(python("python"));
-        checker.arg(root().join("tests/openapi/check.py")).arg(document_file());
-        let mut checker = checker.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut input = checker.stdin.take().unwrap();
-        for answer in &self.0 {
-            writeln!(input, "{answer}").unwrap();
-        }
-        drop(input);
-        let output = checker.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{} answers:\n{text}", self.0.len());
-        println!("{text}");
-    }
-}
-
-fn document_file() -> PathBuf {
-    root().join("providers/src/kernelhost/server/openapi.json")
+/// What the host answers without the books.
+fn turned_away(seen: &mut Seen, operation: &str, why: TurnedAway) {
+    let server = provisor_providers::find("kernelhost").unwrap().server;
+    let Response { status, headers, body } = server.turn_away(why, REQUEST_ID);
+    let headers = headers.iter().map(|(name, value)| (name, std::str::from_utf8(value).unwrap()));
+    seen.add(operation, status, &headers.collect::<Vec<_>>(), &body);
 }
 
 /// A reseller whose key may do everything, and who remembers what it was answered.
@@ -162,10 +117,10 @@ fn now() -> i64 {
 #[tokio::test]
 async fn every_answer_stands_in_the_document_and_every_documented_answer_is_given() {
     let house = House::start().await;
-    let document: Value = serde_json::from_slice(&std::fs::read(document_file()).unwrap()).unwrap();
+    let mut seen = Seen::of(DOCUMENT);
+    let document = seen.document();
     let operations = operations(&document);
     assert_eq!(operations.iter().filter(|operation| operation.id != "getDocument").count(), 15);
-    let mut seen = Seen::default();
     let key = house.kernelhost_key(house.reseller("100.00").await, KeyTraits::default()).await;
     let mut client = Client { house: &house, key, seen: &mut seen };
     public(&mut client, &document).await;
@@ -268,10 +223,10 @@ async fn refusals(house: &House, key: &KernelHostKey, operation: &Operation, see
     let ambiguous = format!("{method} {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     seen.saw(id, 400, &raw::exchange(house.address(), ambiguous.as_bytes()).await);
     for why in [TurnedAway::Internal, TurnedAway::Busy] {
-        seen.turned_away(id, why);
+        turned_away(seen, id, why);
     }
     if operation.has_body {
-        seen.turned_away(id, TurnedAway::BodyTimeout);
+        turned_away(seen, id, TurnedAway::BodyTimeout);
         seen.saw(id, 413, &key.send(now(), method, absent, &[], &vec![b' '; 64 * 1024 + 1]).await);
         let signed = key.headers(now(), method, absent, b"x");
         let headers: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -315,20 +270,9 @@ fn schemathesis(scopes: &str, seconds: u32) {
     std::fs::create_dir(&data).unwrap();
     let key = key_for(&data, &binary::reseller(&data, "1000000.00"), scopes);
     let server = serve(&data);
-    let mut command = Command::new(python("schemathesis"));
-    command
-        .args(["run", &format!("{}/openapi.json", server.base_url("kernelhost")), "--seed", "1", "--max-examples", "50"])
-        .args(["--max-time", &seconds.to_string(), "--continue-on-failure"])
-        // What the schema allows the books may refuse: an unknown product, an action that the service's state does not allow.
-        .args(["--exclude-checks", "positive_data_acceptance"])
-        .env("SCHEMATHESIS_HOOKS", root().join("tests/openapi/signing.py"))
-        .env("KH_KEY", &key.id)
-        .env("KH_SECRET", key.secret.expose_secret())
-        .current_dir(directory.path());
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    println!("{}", text.rsplit("SUMMARY").next().unwrap_or_default());
+    let url = format!("{}/openapi.json", server.base_url("kernelhost"));
+    let environment = [("KH_KEY", key.id.as_str()), ("KH_SECRET", key.secret.expose_secret())];
+    openapi::schemathesis(&url, &[], "signing.py", &environment, seconds);
     server.kill();
     let store = Store::open_sqlite(&data.join("provisor.db"), std::sync::Arc::new(Vault::open(&data).unwrap())).unwrap();
     let Verdict::Whole { rows, .. } = store.read(verify).unwrap() else { panic!("the audit chain is broken") };

@@ -5,11 +5,15 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use provisor::store::{Store, StoreError};
-use provisor_providers::books::{AccountId, Attempted, Books, Entry, Fault, Keep, NewInvoice, Tax};
+use jiff::{SignedDuration, Timestamp};
+use provisor::audit::{Verdict, verify_store};
+use provisor::store::{NewKey, Store, StoreError, Transaction};
+use provisor_providers::books::{AccountId, Attempted, AuditRow, Books, Entry, Fault, Keep, NewInvoice, Tax};
+use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use provisor_tests::book::{Book, Engine};
+use provisor_tests::resellers::GENEROUS;
+use secrecy::SecretString;
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -149,6 +153,74 @@ async fn a_book_is_reopened_with_what_was_committed_and_a_foreign_one_is_refused
     book.execute("INSERT INTO migrations (version, sha256) VALUES (1000000, 'y')");
     let refused = book.try_open().err().unwrap();
     assert!(refused.to_string().contains("newer version"), "{refused}");
+}
+
+/// What one of them remembers is no secret of its own: each learns what the other wrote before it writes itself.
+#[tokio::test]
+async fn two_processes_on_one_book_spend_a_nonce_once_and_keep_one_chain() {
+    let (book, one) = book();
+    let other = book.open();
+    let id = account(&one).await;
+    let key = one.transact(move |books| books.create_key(&new_key(id), now())).await.unwrap();
+    let spend = async |store: &Store, nonce: &'static str| {
+        let work = move |books: &mut Transaction<'_>| {
+            books.audit(&row(id))?;
+            let meter = books.standing(key, now())?.unwrap().meter.unwrap_or_else(|| Meter::full(GENEROUS, now()));
+            books.set_meter(key, &Meter { day_count: meter.day_count + 1, ..meter }, Some(now()))?;
+            books.spend_nonce(key, nonce, now(), now() + SignedDuration::from_secs(600))
+        };
+        store.transact(work).await.unwrap()
+    };
+    for (store, nonce, is_fresh) in [
+        (&one, "a", true),
+        (&other, "a", false),
+        (&other, "b", true),
+        (&one, "b", false),
+        (&one, "c", true),
+        (&one, "c", false),
+        (&other, "c", false),
+    ] {
+        assert_eq!(spend(store, nonce).await, is_fresh, "{nonce}");
+    }
+    let secret = SecretString::from("S".repeat(40));
+    other.transact(move |books| books.rotate_key("kernelhost", "kh_live_1", &secret)).await.unwrap();
+    let standing = one.transact(move |books| books.standing(key, now())).await.unwrap().unwrap();
+    assert_eq!((standing.version, standing.meter.unwrap().day_count), (2, 7));
+    drop((one, other));
+    assert!(!spend(&book.open(), "b").await, "a new process knows them too");
+    assert_eq!(book.number("SELECT day_count FROM meters"), 8);
+    assert!(matches!(verify_store(&book.open(), &[]).unwrap(), Verdict::Whole { .. }));
+}
+
+fn new_key(account: AccountId) -> NewKey {
+    NewKey {
+        account,
+        provider: "kernelhost".to_owned(),
+        public_id: "kh_live_1".to_owned(),
+        label: String::new(),
+        secret: SecretString::from("s".repeat(40)),
+        scopes: Vec::new(),
+        allowed: Vec::new(),
+        addresses: Vec::new(),
+        limits: GENEROUS,
+        expires_at: None,
+    }
+}
+
+fn row(account: AccountId) -> AuditRow {
+    AuditRow {
+        account: Some(account),
+        at: now(),
+        key_id: None,
+        peer: [127, 0, 0, 1].into(),
+        method: "GET".to_owned(),
+        path: "/v1/me".to_owned(),
+        status: 200,
+        reason: None,
+        request_id: "r".to_owned(),
+        event: "request".to_owned(),
+        detail: None,
+    }
 }
 
 #[tokio::test]

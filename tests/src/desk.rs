@@ -1,5 +1,6 @@
 //! A panel's desk: the shipped binary as a gateway, and behind a machine that can be made to fail, another as both providers.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ pub struct Desk {
     pub provider: Book,
     /// The machine in front of the providers.
     pub upstream: Upstream,
+    /// The machine in front of the gateway, by which what a provider tells comes to it.
+    pub events: Upstream,
     /// The panel's token.
     pub token: String,
     /// What the gateway asks KernelHost as.
@@ -79,6 +82,9 @@ impl Desk {
     pub async fn with(engine: Engine, journal: &str) -> Self {
         let (book, provider) = (Book::new(engine), Book::new(Engine::Sqlite));
         let reseller = reseller(provider.directory(), &format!("{}.00", CREDIT / 100));
+        let events = Upstream::start((Ipv4Addr::LOCALHOST, 1).into()).await;
+        let permitted = format!("[webhooks]\nallow_targets = [\"{}\"]\n", events.address());
+        std::fs::write(provider.directory().join("provisor.toml"), permitted).unwrap();
         let server = serve(provider.directory());
         let upstream = Upstream::start(server.address()).await;
         let kernelhost = key(provider.directory(), &reseller);
@@ -105,7 +111,7 @@ impl Desk {
         let http = Http::default();
         let key = kernelhost.at(&server);
         let server = Some(server);
-        let mut desk = Self { book, provider, upstream, token, key, server, gateway: None, settings, reseller, http };
+        let mut desk = Self { book, provider, upstream, events, token, key, server, gateway: None, settings, reseller, http };
         desk.start();
         desk
     }
@@ -117,7 +123,22 @@ impl Desk {
 
     /// The same with a log of this level.
     pub fn start_logging(&mut self, level: &str, log: Stdio) {
-        self.gateway = Some(gateway(self.book.directory(), level, log));
+        let gateway = gateway(self.book.directory(), level, log);
+        self.events.point_at(gateway.address());
+        self.gateway = Some(gateway);
+    }
+
+    /// Has KernelHost tell the gateway by webhook what becomes of orders and services, by way of `events`.
+    pub async fn listen(&mut self) {
+        let url = format!("http://{}/v1/profiles/{}/events", self.events.address(), KERNELHOST.provider);
+        let kinds = ["order.paid", "service.provisioned", "service.suspended", "service.unsuspended", "service.terminated"];
+        let body = json!({"url": url, "events": kinds}).to_string();
+        let set = self.key.send(jiff::Timestamp::now().as_second(), "PUT", "/v1/webhooks", &[], body.as_bytes()).await;
+        assert_eq!(set.status, 200, "{}", set.json());
+        std::fs::write(self.book.directory().join("hook.secret"), text(&set.json(), "secret")).unwrap();
+        let secret = "secret = { file = \"kh.secret\" }";
+        let hook = format!("{secret}\nsettings = {{ webhook_secret = {{ file = \"hook.secret\" }} }}");
+        self.reconfigure(|settings| settings.replace(secret, &hook));
     }
 
     /// Ends the gateway, changes its configuration, and starts it again.

@@ -35,6 +35,10 @@ pub enum Answer {
     Cut,
     /// The server's own, but so much later.
     Late(Duration),
+    /// The server's own, after the request was so long on its way.
+    Held(Duration),
+    /// The server's own, to the same request sent a second time.
+    Twice,
     /// 429 with this many seconds to wait.
     TooMany(u64),
     /// This status with a gateway's page.
@@ -63,8 +67,8 @@ struct Rule {
     left: usize,
 }
 
-#[derive(Default)]
 struct Plan {
+    server: SocketAddr,
     rules: Vec<Rule>,
     seen: Vec<String>,
     injected: usize,
@@ -72,7 +76,6 @@ struct Plan {
 
 /// The machine in front. It closes when dropped.
 pub struct Upstream {
-    server: SocketAddr,
     address: SocketAddr,
     plan: Arc<Mutex<Plan>>,
     accepting: Mutex<Option<JoinHandle<()>>>,
@@ -83,9 +86,14 @@ impl Upstream {
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let plan = Arc::default();
-        let accepting = Mutex::new(Some(tokio::spawn(accept(listener, server, Arc::clone(&plan)))));
-        Self { server, address, plan, accepting }
+        let plan = Arc::new(Mutex::new(Plan { server, rules: Vec::new(), seen: Vec::new(), injected: 0 }));
+        let accepting = Mutex::new(Some(tokio::spawn(accept(listener, Arc::clone(&plan)))));
+        Self { address, plan, accepting }
+    }
+
+    /// Stands in front of another server from now on.
+    pub fn point_at(&self, server: SocketAddr) {
+        lock(&self.plan).server = server;
     }
 
     /// Where it listens.
@@ -126,7 +134,7 @@ impl Upstream {
     /// Takes connections again, on the same port.
     pub async fn open(&self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        let task = tokio::spawn(accept(listener, self.server, Arc::clone(&self.plan)));
+        let task = tokio::spawn(accept(listener, Arc::clone(&self.plan)));
         *self.accepting.lock().unwrap() = Some(task);
     }
 }
@@ -143,12 +151,12 @@ fn lock(plan: &Mutex<Plan>) -> MutexGuard<'_, Plan> {
     plan.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, plan: Arc<Mutex<Plan>>) {
+async fn accept(listener: TcpListener, plan: Arc<Mutex<Plan>>) {
     // Dropped with this task, and with it every connection.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let plan = Arc::clone(&plan);
-        let service = service_fn(move |request| pass(server, Arc::clone(&plan), request));
+        let service = service_fn(move |request| pass(Arc::clone(&plan), request));
         connections.spawn(async move {
             // A cut connection is one that ends with an error.
             let _ended = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -157,18 +165,20 @@ async fn accept(listener: TcpListener, server: SocketAddr, plan: Arc<Mutex<Plan>
     }
 }
 
-async fn pass(
-    server: SocketAddr,
-    plan: Arc<Mutex<Plan>>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, io::Error> {
+async fn pass(plan: Arc<Mutex<Plan>>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, io::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let fault = judge(&plan, &format!("{} {}", head.method, head.uri));
     let echo = String::from_utf8_lossy(&body).into_owned();
     let request = Request::from_parts(head, Full::new(body));
-    let Some(fault) = fault else { return forward(server, request).await };
-    let answer = if fault.reaches { Some(forward(server, request).await?) } else { None };
+    let server = || lock(&plan).server;
+    let Some(fault) = fault else { return forward(server(), request).await };
+    match fault.answer {
+        Answer::Held(delay) => tokio::time::sleep(delay).await,
+        Answer::Twice => drop(forward(server(), request.clone()).await?),
+        _ => {}
+    }
+    let answer = if fault.reaches { Some(forward(server(), request).await?) } else { None };
     distort(fault.answer, answer, &echo).await
 }
 
@@ -204,6 +214,7 @@ async fn distort(answer: Answer, served: Option<Response<Full<Bytes>>>, echo: &s
             tokio::time::sleep(delay).await;
             served.ok_or_else(|| io::Error::other("nothing to send late"))
         }
+        Answer::Held(_) | Answer::Twice => served.ok_or_else(|| io::Error::other("nothing to pass on")),
         Answer::TooMany(seconds) => {
             let mut response = made(429, "text/html", html())?;
             response.headers_mut().insert("retry-after", seconds.into());

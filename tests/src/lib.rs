@@ -13,6 +13,7 @@ pub mod hooks;
 pub mod house;
 pub mod http;
 pub mod one_key;
+pub mod openapi;
 pub mod postgres;
 pub mod raw;
 pub mod resellers;

@@ -91,7 +91,7 @@ async fn hear(shared: &Shared, caller: Option<&Caller>, work: Work) -> (Work, He
     }
     let notes = match evidence(caller, &work).await {
         Ok(notes) => notes,
-        Err(problem) => return (work, Heard::Problem(Problem { effect: Effect::None, ..problem })),
+        Err(problem) => return (work, Heard::Problem(problem)),
     };
     match begin_sending(shared, work, notes).await {
         Ok(work) => {
@@ -116,13 +116,14 @@ async fn ask_status(caller: &Caller, work: &Work) -> Heard {
             }
             _ => Heard::Outcome(Outcome::Done(service)),
         },
-        Err(problem) => Heard::Problem(Problem { effect: Effect::None, ..problem }),
+        Err(problem) => Heard::Problem(problem),
     }
 }
 
 /// The provider may have forgotten the idempotency key: what is there decides, and nothing is sent again.
 async fn look(shared: &Shared, caller: &Caller, work: &Work) -> Heard {
-    let told = |message: &str| Heard::Problem(Problem { effect: Effect::Unknown, ..problem(ProblemKind::Unreachable, message) });
+    let told =
+        |message: &str| Heard::Unsettled(Problem { effect: Effect::Unknown, ..problem(ProblemKind::Unreachable, message) });
     if matches!(work.change, Change::Create { .. }) {
         return match find_made(shared, caller, work).await {
             Ok(Some(service)) => Heard::Outcome(Outcome::Done(service)),
@@ -131,7 +132,10 @@ async fn look(shared: &Shared, caller: &Caller, work: &Work) -> Heard {
         };
     }
     match caller.status(reference(&work.service)).await {
-        Ok(service) if shared.case(work, true).is_reached(&service) => Heard::Outcome(Outcome::Done(service)),
+        Ok(service) if shared.case(work, true).is_shown(&service) => {
+            let state = if work.change == Change::Terminate { State::Terminated } else { service.state };
+            Heard::Outcome(Outcome::Done(Service { state, ..service }))
+        }
         Ok(_) => told("an answer was lost, and the service does not show that the change was made"),
         Err(problem) => Heard::Problem(Problem { effect: Effect::Unknown, ..problem }),
     }

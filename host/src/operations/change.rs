@@ -131,13 +131,14 @@ impl Change {
         }
     }
 
-    /// What makes another request the same change, within one generation of a service.
+    /// What makes another request the same change: within one generation of a service, or whenever a panel gives the same key for it. A
+    /// late repeat must not do to the next generation what was asked for the one before.
     pub(super) fn sameness(&self, generation: u32, idempotency_key: Option<&str>) -> String {
         let kind = self.kind();
         match (self, idempotency_key) {
             (Self::Renew { due_at }, _) => format!("{generation}/{kind}/{due_at}"),
             (Self::ResetPassword | Self::ChangePackage { .. } | Self::Power { .. }, Some(key)) => {
-                format!("{generation}/{kind}/key/{}", hex::encode(Sha256::digest(key)))
+                format!("{kind}/key/{}", hex::encode(Sha256::digest(key)))
             }
             _ => format!("{generation}/{kind}"),
         }
@@ -332,6 +333,7 @@ mod tests {
         let (stop, start) = (Change::Power { action: Power::Stop }, Change::Power { action: Power::Start });
         assert_eq!(stop.sameness(1, Some("a")), start.sameness(1, Some("a")));
         assert_ne!(stop.sameness(1, Some("a")), stop.sameness(1, Some("b")));
+        assert_eq!(stop.sameness(1, Some("a")), stop.sameness(2, Some("a")));
         let mac = |change: &Change, password: Option<&str>| {
             let mac = change.mac(password.map(SecretString::from).as_ref(), &[7; 32]).unwrap();
             mac.finalize().into_bytes()

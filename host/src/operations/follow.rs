@@ -37,6 +37,8 @@ pub(super) enum Heard {
     Status(Service),
     /// A failure.
     Problem(Problem),
+    /// What there is to be seen does not tell whether the change was made whose answer was lost.
+    Unsettled(Problem),
 }
 
 /// What follows.
@@ -80,7 +82,7 @@ impl Case<'_> {
             Heard::Outcome(Outcome::Pending(service)) => self.pending(Some(service), None),
             Heard::Status(service) => self.followed(service),
             Heard::Problem(problem) if self.operation.is_accepted => self.unread(problem),
-            Heard::Problem(problem) => self.failed(problem),
+            Heard::Problem(problem) | Heard::Unsettled(problem) => self.failed(problem),
         }
     }
 
@@ -130,8 +132,20 @@ impl Case<'_> {
         }
     }
 
-    /// Whether the service shows what the change asks for.
-    pub(super) fn is_reached(&self, service: &Service) -> bool {
+    /// Whether the service proves by itself that the change was made. Of some changes nothing shows on it.
+    pub(super) fn is_shown(&self, service: &Service) -> bool {
+        match self.change {
+            Change::Terminate => matches!(service.state, State::Terminated | State::Missing),
+            Change::Suspend { .. } | Change::Unsuspend | Change::Renew { .. } => self.is_reached(service),
+            Change::Power { action: Power::Start | Power::Stop } => {
+                service.properties.iter().any(|property| property.name == "power") && self.is_reached(service)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the service shows what the change asks for, which the provider has taken on.
+    fn is_reached(&self, service: &Service) -> bool {
         let is_settled = matches!(service.state, State::Active | State::Suspended);
         let property = |name: &str| service.properties.iter().find(|property| property.name == name);
         match self.change {

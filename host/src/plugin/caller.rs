@@ -9,8 +9,8 @@ use tracing::Instrument as _;
 use wasmtime::Store;
 
 use super::contract::{
-    Account, Call, Connection, Contract, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction, Problem,
-    Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting, Webhook,
+    Account, Call, Connection, Contract, Effect, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction,
+    Problem, Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting, Webhook,
 };
 use super::log::{GuestLog, Secrets};
 use super::profile::{BindError, Profile};
@@ -200,7 +200,9 @@ impl Caller {
             plugin.0.host.tell(&log, &secrets);
             match answer {
                 Ok(Ok(value)) => Ok(value),
-                Ok(Err(problem)) => Err(redacted(problem, &secrets)),
+                Ok(Err(problem)) if manner.changes => Err(redacted(problem, &secrets)),
+                // A question has no effect, whatever the component says.
+                Ok(Err(problem)) => Err(Problem { effect: Effect::None, ..redacted(problem, &secrets) }),
                 Err(error) => Err(failed(&error, manner.changes && sent.load(Ordering::Relaxed) > 0)),
             }
         })

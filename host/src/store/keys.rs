@@ -99,14 +99,7 @@ fn write_meter(sql: &mut dyn Sql, key: KeyRow, metered: &Metered) -> Result<(), 
          ON CONFLICT (key_id) DO UPDATE SET
            level = excluded.level, at = excluded.at, day = excluded.day, day_count = excluded.day_count,
            last_used_at = COALESCE(excluded.last_used_at, meters.last_used_at)",
-        &[
-            key.0.into(),
-            meter.level.into(),
-            meter.at.into(),
-            meter.day.into(),
-            meter.day_count.into(),
-            (*last_used_at).into(),
-        ],
+        &[key.0.into(), meter.level.into(), meter.at.into(), meter.day.into(), meter.day_count.into(), (*last_used_at).into()],
     )?;
     Ok(())
 }

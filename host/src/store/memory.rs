@@ -12,7 +12,7 @@ use provisor_providers::books::{Fault, KeyRow};
 
 use super::audit_log::{self, Head};
 use super::keys::{self, Use};
-use super::sql::{Sql, Value};
+use super::sql::{Sql, Value, unexpected};
 
 /// Keys, and chains, remembered at a time; more than are busy at once.
 const REMEMBERED: usize = 10_000;
@@ -111,7 +111,7 @@ impl Nonces {
             }
             _ => broken = true,
         })?;
-        if broken { Err(Fault("the nonces hold a value of the wrong kind: was the book changed by another program?".to_owned())) } else { Ok(()) }
+        if broken { Err(unexpected(2)) } else { Ok(()) }
     }
 
     pub(super) fn mark(&mut self) {
@@ -197,5 +197,58 @@ impl Hot {
             *self = Self::default();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: KeyRow = KeyRow(1);
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(ms).unwrap()
+    }
+
+    #[test]
+    fn a_nonce_is_spent_once_for_each_key_until_its_time_is_over() {
+        let mut nonces = Nonces::default();
+        assert_eq!(nonces.spend(KEY, "n", at(0), at(600)), Some(1));
+        assert_eq!(nonces.spend(KEY, "n", at(599), at(1199)), None);
+        assert_eq!(nonces.spend(KeyRow(2), "n", at(599), at(1199)), Some(2));
+        assert_eq!(nonces.spend(KEY, "n", at(600), at(1200)), Some(3));
+        assert_eq!(nonces.spend(KEY, "n", at(1199), at(1799)), None);
+    }
+
+    #[test]
+    fn what_is_taken_back_was_never_spent_and_what_was_before_is_again() {
+        let mut nonces = Nonces::default();
+        nonces.spend(KEY, "outside", at(0), at(600));
+        nonces.mark();
+        nonces.spend(KEY, "kept", at(0), at(600));
+        nonces.mark();
+        nonces.spend(KEY, "undone", at(0), at(600));
+        nonces.undo();
+        nonces.keep();
+        assert_eq!(nonces.spend(KEY, "undone", at(0), at(600)), Some(3), "the log has no gap");
+        assert!(nonces.spend(KEY, "kept", at(0), at(600)).is_none());
+
+        let mut memory = Memory { nonces, ..Memory::default() };
+        memory.settle();
+        assert_eq!(memory.nonces.spend(KEY, "kept", at(700), at(1300)), Some(4));
+        memory.take_back();
+        assert!(memory.nonces.spend(KEY, "kept", at(500), at(1100)).is_none(), "as it was spent before");
+    }
+
+    #[test]
+    fn those_whose_time_is_over_are_let_go_of() {
+        let mut nonces = Nonces::default();
+        for number in 0..100_000_i64 {
+            nonces.spend(KEY, &number.to_string(), at(number), at(number + 600));
+            nonces.fresh.clear();
+        }
+        assert!(nonces.count < 2 * 600 + REMEMBERED + 601, "{}", nonces.count);
+        assert_eq!(nonces.count, nonces.spent[&KEY].len());
+        assert!(nonces.spend(KEY, "99500", at(100_000), at(100_600)).is_none());
     }
 }

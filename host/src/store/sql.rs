@@ -229,6 +229,7 @@ impl Row {
     }
 }
 
-fn unexpected(column: usize) -> Fault {
+/// A value of the wrong kind.
+pub(super) fn unexpected(column: usize) -> Fault {
     Fault(format!("column {column} holds a value of the wrong kind: was the book changed by another program?"))
 }

@@ -127,7 +127,7 @@ fn judge(what: &str, fault: Option<Fault>, problem: &Problem, changed: bool) {
         // A gateway's word for a server it could not reach.
         Some(Answer::Status(502)) => &[ProblemKind::Unreachable, ProblemKind::Protocol],
         Some(Answer::Status(_) | Answer::Half | Answer::Html | Answer::Empty | Answer::Json(..)) => &[ProblemKind::Protocol],
-        Some(Answer::OtherCase | Answer::Spaced) => panic!("{told}"),
+        Some(Answer::OtherCase | Answer::Spaced | Answer::Held(_) | Answer::Twice) => panic!("{told}"),
         // Whatever was read out of that, it is no success.
         Some(Answer::Echo(_)) => &[ProblemKind::Protocol, ProblemKind::Refused, ProblemKind::Invalid],
     };

@@ -115,9 +115,11 @@ struct Registered<'a> {
 impl Set {
     fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let url = format!("{}/v1/profiles/{}/events", self.gateway.as_str(), self.name);
+        // Whole: the configuration that will name it counts from its own folder.
+        let path = self.secret_file.as_deref().map(std::path::absolute).transpose().map_err(Failure::usage)?;
         let (file, secret, setting) = ask(context, &self.name, async |caller| {
             // Made first: a secret that could not be kept is told by nobody again.
-            let file = self.secret_file.as_deref().map(|path| SecretFile::open(path, self.force)).transpose();
+            let file = path.as_deref().map(|path| SecretFile::open(path, self.force)).transpose();
             let file = match file {
                 Ok(file) => file,
                 Err(failure) => return Ok(Err(failure)),
@@ -143,7 +145,7 @@ impl Set {
             profile: &self.name,
             url,
             setting,
-            secret_file: kept.and(self.secret_file.as_deref()),
+            secret_file: kept.and(path.as_deref()),
             secret: secret.filter(|_| self.show_secret).map(Shown),
         };
         context.output.record(&registered, Registered::text)?;

@@ -265,8 +265,8 @@ async fn a_provider_tells_the_gateway_once_its_webhook_is_set() {
     let answer = desk.send("POST", "/v1/services/told/create", Some(&order), &[("Prefer", "wait=0")]).await;
     let id = text(&answer.json()["operation"], "id").to_owned();
     let (mine, theirs) = (|query: &str| desk.book.number(query), |query: &str| desk.provider.number(query));
-    let sent = "SELECT COUNT(*) FROM deliveries WHERE delivered_at IS NULL";
-    until(|| mine("SELECT COUNT(*) FROM provider_events") > 0 && theirs(sent) == 0, || "the order's events".to_owned()).await;
+    let untold = "SELECT COUNT(*) FROM deliveries WHERE delivered_at IS NULL";
+    until(|| mine("SELECT COUNT(*) FROM provider_events") > 0 && theirs(untold) == 0, || "the order's events".to_owned()).await;
     let parked = || {
         desk.book.execute("UPDATE operations SET next_at = 9000000000000 WHERE state = 'waiting'");
         mine("SELECT COUNT(*) FROM operations WHERE state = 'waiting' AND next_at = 9000000000000") == 1
@@ -319,7 +319,7 @@ async fn what_no_key_owns_is_found_and_left_alone() {
     until(|| desk.book.number("SELECT COUNT(*) FROM inventories") > 0, || "an inventory to be due".to_owned()).await;
     let (forgotten, live) = (ordered().await, desk.live(KERNELHOST));
     taken().await;
-    assert_eq!(listed().await, [forgotten.clone()]);
+    assert_eq!(listed().await, std::slice::from_ref(&forgotten));
     let drift = provisor_on(desk.book.directory(), &desk.book.url()).args(["operations", "drift"]).output().unwrap();
     let shown: Value = serde_json::from_slice(&drift.stdout).unwrap();
     assert_eq!((drift.status.code(), text(&shown, "drift"), text(&shown, "remote_id")), (Some(1), "unowned", forgotten.as_str()));

@@ -128,9 +128,9 @@ fn text(counts: &Counts, (from, until): (Timestamp, Timestamp), left_alone: &[St
         ("services that no key owns", counts.unowned.to_string()),
         ("profiles left alone", list(left_alone)),
     ];
-    let lines: String = lines.iter().map(|(name, value)| format!("{name:<30}{value}\n")).collect();
+    let lines = lines.map(|(name, value)| format!("{name:<30}{value}")).join("\n");
     format!(
-        "From {from} until {until}:\n\n{lines}\n\
+        "From {from} until {until}:\n\n{lines}\n\n\
          `provisor operations list --state dead` and `provisor operations drift` show which.\n"
     )
 }

@@ -16,5 +16,6 @@ pub mod resolve;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub(crate) mod ticks;
 pub mod tls;
 pub mod vault;

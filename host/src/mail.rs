@@ -17,10 +17,10 @@ use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Ex
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::store::{QueuedMail, Sent, Store};
+use crate::ticks::Ticks;
 
 const TICK: Duration = Duration::from_millis(500);
 /// Mails taken at a time, and how long they are held: past the time that all of them together may take.
@@ -104,14 +104,9 @@ enum MailError {
 }
 
 /// Sends what is in the outbox until it is stopped. Any number may, of one book.
-pub(crate) async fn run(office: PostOffice, mut stopped: watch::Receiver<bool>) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.changed() => return,
-        }
+pub(crate) async fn run(office: PostOffice, stopped: watch::Receiver<bool>) {
+    let mut ticks = Ticks::every(TICK, stopped);
+    while ticks.next().await {
         let now = office.clock.now();
         match office.store.transact(move |books| books.claim_mails(now, now + LEASE, MAILS)).await {
             Ok(mails) => {

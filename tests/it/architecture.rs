@@ -101,6 +101,7 @@ fn the_wings_do_not_know_each_other() {
         "addresses.rs",
         "resolve.rs",
         "telemetry.rs",
+        "ticks.rs",
         "tls.rs",
     ]
     .map(|room| format!("host/src/{room}"));

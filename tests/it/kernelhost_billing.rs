@@ -490,6 +490,31 @@ async fn a_renewal_that_is_asked_for_pays_the_open_invoice_once() {
     shop.reckon();
 }
 
+/// Not what it was answered itself before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_that_waits_for_another_s_charge_is_told_what_came_of_that() {
+    let shop = Shop::open("9.90").await;
+    let service = shop.service().await;
+    shop.pass(22 * DAY_S);
+    shop.until("/v1/billing/invoices", |list| list["data"].as_array().unwrap().len() == 2).await;
+    let renew = json!({"action": "renew", "due_at": "2027-02-28T08:00:00Z"});
+    shop.card(Some("sim_declined")).await;
+    assert_eq!(told(&shop.act(service, "renew", &renew).await), (402, json!("card_declined")));
+    shop.card(Some("sim_slow")).await;
+    let charging = async {
+        while shop.number("SELECT COUNT(*) FROM payments WHERE status = 'charging'") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        shop.act(service, "renew", &renew).await
+    };
+    let (other, repeat) = tokio::join!(shop.act(service, "other", &renew), charging);
+    for answer in [other, repeat] {
+        assert_eq!(answer.status, 202, "{}", answer.json());
+    }
+    assert_eq!(shop.number("SELECT COUNT(*) FROM simulated_charges WHERE outcome = 'captured'"), 1);
+    shop.reckon();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_is_told_to_who_listens() {
     let shop = Shop::open_at("9.90", "2027-01-31T08:00:00Z", |options| options.rules.billing.suspend_days = 0).await;

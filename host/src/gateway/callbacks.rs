@@ -20,12 +20,12 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{State, view};
 use crate::egress::{Egress, EgressError, EgressOptions, EgressPolicy, PolicyError};
 use crate::resolve::SystemResolver;
 use crate::store::{Managed, Operation, StoreError, Teller, Untold, UntoldSummary};
+use crate::ticks::Ticks;
 
 /// How late an end may be noticed.
 const TICK: Duration = Duration::from_millis(500);
@@ -78,16 +78,11 @@ impl Callbacks {
     }
 }
 
-pub(super) async fn run(state: Arc<State>, callbacks: Arc<Callbacks>, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn run(state: Arc<State>, callbacks: Arc<Callbacks>, stopped: watch::Receiver<bool>) {
     // Who tells which panel; a task that panicked is gone from it as well.
     let (mut telling, mut panels) = (JoinSet::new(), HashMap::<Id, String>::new());
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.wait_for(|stopped| *stopped) => break,
-        }
+    let mut ticks = Ticks::every(TICK, stopped);
+    while ticks.next().await {
         while let Some(ended) = telling.try_join_next_with_id() {
             panels.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
         }
@@ -165,19 +160,9 @@ async fn send(egress: &Egress, request: Built) -> Result<Bytes, String> {
 }
 
 /// Tells the call-back of this name of the days' summaries.
-pub(super) async fn tell_summaries(
-    state: Arc<State>,
-    callbacks: Arc<Callbacks>,
-    name: String,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let mut tick = interval(SUMMARY_TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.wait_for(|stopped| *stopped) => return,
-        }
+pub(super) async fn tell_summaries(state: Arc<State>, callbacks: Arc<Callbacks>, name: String, stopped: watch::Receiver<bool>) {
+    let mut ticks = Ticks::every(SUMMARY_TICK, stopped);
+    while ticks.next().await {
         if let Err(error) = tell_summary(&state, &callbacks, &name).await {
             tracing::error!(%error, "the day's summary will be told again");
         }

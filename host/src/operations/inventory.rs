@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Shared;
 use super::problems::state_word;
@@ -14,6 +13,7 @@ use super::profiles::capability;
 use crate::plugin::Caller;
 use crate::plugin::contract::{Service, State};
 use crate::store::{StoreError, Unowned};
+use crate::ticks::Ticks;
 
 /// How often inventories that are due are looked for.
 const TICK: Duration = Duration::from_secs(1);
@@ -26,14 +26,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Longer than an inventory takes: then another host takes it.
 const HOLD: SignedDuration = SignedDuration::from_mins(30);
 
-pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.changed() => return,
-        }
+pub(super) async fn run(shared: Arc<Shared>, stopped: watch::Receiver<bool>) {
+    let mut ticks = Ticks::every(TICK, stopped);
+    while ticks.next().await {
         let due = due(&shared).await.unwrap_or_else(|error| {
             tracing::error!(%error, "inventories that are due could not be looked for");
             Vec::new()
@@ -45,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>)
                     tracing::error!(%error, profile, "an inventory could not be written down");
                 },
                 // What it found so far stays.
-                _ = stopped.changed() => return,
+                () = ticks.stopped() => return,
             }
         }
     }

@@ -39,7 +39,7 @@ use self::record::Asked;
 use self::runner::UnderWay;
 pub use self::summary::SummaryOptions;
 use crate::clock::Clock;
-use crate::plugin::contract::{Event, FieldKind, Problem, ProblemKind, Property};
+use crate::plugin::contract::{Event, Problem, ProblemKind, Property};
 use crate::store::{Managed, Operation, OperationAttempt, OperationState, Panel, Schedule, Store, StoreError};
 use crate::telemetry::request_id;
 
@@ -276,8 +276,7 @@ impl Operations {
             let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             problems::later(ProblemKind::Unreachable, "the provider does not answer: it is left alone for a while", milliseconds)
         });
-        let plain = info.order_fields.iter().filter(|field| field.kind != FieldKind::Secret);
-        let plain_options = plain.map(|field| field.name.clone()).collect();
+        let plain_options = caller.plain_options().map(str::to_owned).collect();
         Ok(Admitted { is_alone: capability.charges && !is_idempotent(info), plain_options, left_alone })
     }
 

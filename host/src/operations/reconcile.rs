@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use provisor_providers::books::Fault;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Shared;
 use super::problems::state_word;
@@ -17,6 +16,7 @@ use super::record::is_taken;
 use crate::plugin::Caller;
 use crate::plugin::contract::{Problem, Service, ServiceRef, State};
 use crate::store::{Managed, StoreError, Transaction};
+use crate::ticks::Ticks;
 
 /// How often services that are due to be asked about are looked for.
 const TICK: Duration = Duration::from_secs(1);
@@ -25,14 +25,9 @@ const PER_TICK: u32 = 2;
 /// When a service is asked about again of whom the provider said nothing.
 const AGAIN: Duration = Duration::from_mins(5);
 
-pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.changed() => break,
-        }
+pub(super) async fn run(shared: Arc<Shared>, stopped: watch::Receiver<bool>) {
+    let mut ticks = Ticks::every(TICK, stopped);
+    while ticks.next().await {
         let now = shared.clock.now();
         match shared.store.transact(move |books| books.claim_checks(now, now + AGAIN, PER_TICK)).await {
             Ok(due) => {

@@ -4,31 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Shared;
 use crate::store::Schedule;
+use crate::ticks::Ticks;
 
 /// How often there is a look.
 const TICK: Duration = Duration::from_mins(10);
 /// Batches in one look: what is left waits for the next.
 const BATCHES: usize = 100;
 
-pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.changed() => return,
-        }
+pub(super) async fn run(shared: Arc<Shared>, stopped: watch::Receiver<bool>) {
+    let mut ticks = Ticks::every(TICK, stopped);
+    while ticks.next().await {
         let mut removed = 0;
         for _ in 0..BATCHES {
             match sweep(&shared).await {
                 0 => break,
                 swept => removed += swept,
             }
-            if *stopped.borrow() {
+            if ticks.are_stopped() {
                 break;
             }
         }

@@ -12,10 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 use provisor_providers::books::{Fault, Mail};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Shared;
 use crate::store::{Counts, OperationState, Schedule, StoreError, Transaction};
+use crate::ticks::Ticks;
 
 /// How often there is a look whether it is time.
 const TICK: Duration = Duration::from_secs(5);
@@ -33,14 +33,9 @@ pub struct SummaryOptions {
     pub is_told: bool,
 }
 
-pub(super) async fn run(shared: Arc<Shared>, options: SummaryOptions, mut stopped: watch::Receiver<bool>) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.changed() => return,
-        }
+pub(super) async fn run(shared: Arc<Shared>, options: SummaryOptions, stopped: watch::Receiver<bool>) {
+    let mut ticks = Ticks::every(TICK, stopped);
+    while ticks.next().await {
         if let Err(error) = make(&shared, &options).await {
             tracing::error!(%error, "the day's summary has to wait");
         }

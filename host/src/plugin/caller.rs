@@ -9,8 +9,8 @@ use tracing::Instrument as _;
 use wasmtime::Store;
 
 use super::contract::{
-    Account, Call, Connection, Contract, Effect, Event, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan, PowerAction,
-    Problem, Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting, Webhook,
+    Account, Call, Connection, Contract, Effect, Event, FieldKind, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan,
+    PowerAction, Problem, Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting, Webhook,
 };
 use super::log::{GuestLog, Secrets};
 use super::profile::{BindError, Profile};
@@ -38,20 +38,27 @@ struct Manner {
     changes: bool,
     deadline: Option<Duration>,
     secrets: Vec<SecretString>,
+    /// Those of the order that may be secret are hidden, too.
+    options: Vec<Setting>,
 }
 
 impl Manner {
     fn asking() -> Self {
-        Self { changes: false, deadline: None, secrets: Vec::new() }
+        Self { changes: false, deadline: None, secrets: Vec::new(), options: Vec::new() }
     }
 
     fn changing(call: &Call) -> Self {
-        Self { changes: true, deadline: Some(Duration::from_millis(call.deadline_ms.into())), secrets: Vec::new() }
+        Self { changes: true, deadline: Some(Duration::from_millis(call.deadline_ms.into())), ..Self::asking() }
     }
 
     /// A value of this call that no log may show.
     fn hiding(mut self, secret: Option<&str>) -> Self {
         self.secrets.extend(secret.map(SecretString::from));
+        self
+    }
+
+    fn with(mut self, options: &[Setting]) -> Self {
+        self.options = options.to_vec();
         self
     }
 }
@@ -89,7 +96,7 @@ operations! {
     status / call_status(service: ServiceRef => &service) -> Service, Manner::asking();
     /// Makes a service. Charges.
     create / call_create(call: Call => &call, order: Order => &order) -> Outcome,
-        Manner::changing(&call).hiding(order.password.as_deref());
+        Manner::changing(&call).hiding(order.password.as_deref()).with(&order.options);
     /// Suspends.
     suspend / call_suspend(call: Call => &call, service: ServiceRef => &service, reason: Option<String> => reason.as_deref())
         -> Outcome, Manner::changing(&call);
@@ -105,7 +112,7 @@ operations! {
         password: Option<String> => password.as_deref()) -> Outcome, Manner::changing(&call).hiding(password.as_deref());
     /// Moves a service to another plan. May charge.
     change_package / call_change_package(call: Call => &call, service: ServiceRef => &service, plan: String => &plan,
-        options: Vec<Setting> => &options) -> Outcome, Manner::changing(&call);
+        options: Vec<Setting> => &options) -> Outcome, Manner::changing(&call).with(&options);
     /// Switches a machine.
     power / call_power(call: Call => &call, service: ServiceRef => &service, action: PowerAction => action) -> Outcome,
         Manner::changing(&call);
@@ -145,6 +152,12 @@ impl Caller {
     /// What the component says of the profile's provider.
     pub fn provider(&self) -> Option<&ProviderInfo> {
         self.0.plugin.provider(&self.0.profile.provider)
+    }
+
+    /// The options of an order of which the provider says that they are not secret. Any other may be.
+    pub fn plain_options(&self) -> impl Iterator<Item = &str> {
+        let fields = self.provider().into_iter().flat_map(|info| &info.order_fields);
+        fields.filter(|field| field.kind != FieldKind::Secret).map(|field| field.name.as_str())
     }
 
     /// Verifies and reads a webhook of the provider: every header in its order, the raw body. Reaches no network.
@@ -196,7 +209,10 @@ impl Caller {
         let span = tracing::info_span!("plugin", profile = profile.name, operation);
         let answer = running.instrument(span.clone()).await;
         span.in_scope(|| {
-            let secrets = Secrets::new(profile.secrets().chain(&manner.secrets));
+            let may_be_secret = |option: &&Setting| self.plain_options().all(|plain| plain != option.name);
+            let options = manner.options.iter().filter(may_be_secret).map(|option| SecretString::from(option.value.as_str()));
+            let options: Vec<SecretString> = options.collect();
+            let secrets = Secrets::new(profile.secrets().chain(&manner.secrets).chain(&options));
             plugin.0.host.tell(&log, &secrets);
             match answer {
                 Ok(Ok(value)) => Ok(value),

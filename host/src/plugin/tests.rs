@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::contract::{Call, Effect, Money, Order, Outcome, ProblemKind, Retry, ServiceRef};
+use super::contract::{Call, Effect, Money, Order, Outcome, ProblemKind, Retry, ServiceRef, Setting};
 use super::*;
 use crate::egress::upstream::{Step, Upstream, ok};
 
@@ -116,18 +116,23 @@ async fn an_unknown_provider_and_unfit_profiles_are_named() {
 }
 
 #[tokio::test]
-async fn a_provider_that_echoes_the_secret_gives_nothing_away() {
+async fn a_provider_that_echoes_what_it_was_sent_gives_no_secret_away() {
     let upstream = Upstream::start(|_| {
-        let body =
-            format!(r#"{{"type":"x/refused","title":"t","status":422,"detail":"{SECRET} MARKED-password","reason":"{SECRET}"}}"#);
+        let body = format!(
+            r#"{{"type":"x/refused","title":"t","status":422,"detail":"{SECRET} MARKED-password MARKED-option vm.example.com",
+                "reason":"{SECRET}"}}"#
+        );
         vec![Step::Say(
             format!("HTTP/1.1 422 No\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
                 .into_bytes(),
         )]
     })
     .await;
-    let problem = bound(&upstream).await.create(call(3000), order(None)).await.unwrap_err();
-    assert!(!format!("{problem:?}").contains("MARKED"), "{problem:?}");
+    let option = |name: &str, value: &str| Setting { name: name.to_owned(), value: value.to_owned() };
+    let options = vec![option("hostname", "vm.example.com"), option("motd", "MARKED-option")];
+    let problem = bound(&upstream).await.create(call(3000), Order { options, ..order(None) }).await.unwrap_err();
+    let told = format!("{problem:?}");
+    assert!(told.contains("vm.example.com") && !told.contains("MARKED"), "{told}");
 }
 
 #[tokio::test]

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::State;
 use crate::audit::Signer;
 use crate::store::Store;
+use crate::ticks::Ticks;
 
 const TICK: Duration = Duration::from_millis(250);
 /// A checkpoint is due after so many requests,
@@ -79,14 +79,9 @@ fn sign(store: &Store, file: &std::path::Path, now: Timestamp, sizes: &HashMap<i
     Ok(heads.into_iter().map(|(stream, size, _)| (stream, size)).collect())
 }
 
-pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.changed() => return,
-        }
+pub(super) async fn run(state: Arc<State>, stopped: watch::Receiver<bool>) {
+    let mut ticks = Ticks::every(TICK, stopped);
+    while ticks.next().await {
         if state.checkpoints.is_due() {
             write(&state).await;
         }

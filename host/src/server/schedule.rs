@@ -8,11 +8,12 @@ use provisor_providers::PROVIDERS;
 use provisor_providers::books::{AuditRow, Books};
 use provisor_providers::server::Server as Api;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::{State, errands};
 use crate::store::Schedule;
 use crate::telemetry::request_id;
+use crate::ticks::Ticks;
 
 /// How late an order may be noticed; other processes make orders too, so the books are asked rather than told.
 const TICK: Duration = Duration::from_millis(250);
@@ -21,16 +22,11 @@ const SUMMARY: Duration = Duration::from_mins(1);
 /// Ticks in a row while there is more to do at once, so that a backlog does not starve the rest.
 const TICKS_IN_A_ROW: usize = 16;
 
-pub(super) async fn run(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn run(state: Arc<State>, stopped: watch::Receiver<bool>) {
     let holder: Arc<str> = request_id(&*state.clock).into();
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = Ticks::every(TICK, stopped);
     let (mut swept, mut summed) = (Instant::now(), Instant::now());
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.changed() => break,
-        }
+    while ticks.next().await {
         for provider in PROVIDERS {
             work_off(&state, &holder, provider.server).await;
         }

@@ -88,7 +88,7 @@ pub(super) fn pay(call: &Call<'_>, invoice: &Invoice, is_running: bool, books: &
         return Err(wait(call));
     }
     if is_running || matches!(call.met, Some(Met::Charged(..))) {
-        // The payment that this request, or the one whose answer it waits for, had begun has ended.
+        // The payment that this request, or the one that it waited for, had begun has ended.
         return Ok(Paying::Unpaid(Unpaid::of(last.as_ref())));
     }
     let lease_until = lease(&call.visit.moment)?;

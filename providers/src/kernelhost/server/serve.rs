@@ -221,7 +221,8 @@ fn dispatch(call: &Call<'_>, route: Route, books: &mut dyn Books) -> Handled {
 pub(super) struct Again {
     /// The order that waits for its payment, where the change is one.
     pub(super) order: Option<i64>,
-    /// Whether the first request has no answer yet, since a card is being charged; else it was answered with a 402.
+    /// Whether a card is, or was until now, being charged by another request, whose outcome is this one's too: the first request, which has
+    /// no answer yet, or whichever this repeat waited for. Else the first request was answered with a 402.
     pub(super) is_running: bool,
 }
 
@@ -241,13 +242,15 @@ fn once(call: &Call<'_>, books: &mut dyn Books, change: &mut dyn FnMut(Option<Ag
         if earlier.body_sha256 != body_sha256 {
             return Err(problem::body_mismatch().into());
         }
-        let has_waited = matches!(call.met, Some(Met::Paused));
-        if !matches!(earlier.response.status, RUNNING | 402) || (has_waited && earlier.response.status == 402) {
+        if !matches!(earlier.response.status, RUNNING | 402) {
             return Ok(replayed(earlier.response.clone()));
         }
     }
-    let again =
-        earlier.as_ref().map(|earlier| Again { order: earlier.unfinished_order, is_running: earlier.response.status == RUNNING });
+    // Whose payment a repeat waited for, and whether that was its own first one, does not matter: it begins none after it.
+    let has_waited = matches!(call.met, Some(Met::Paused));
+    let again = earlier
+        .as_ref()
+        .map(|earlier| Again { order: earlier.unfinished_order, is_running: has_waited || earlier.response.status == RUNNING });
     let at = earlier.as_ref().map_or(call.now(), |earlier| earlier.at);
     let record = |response: &Response, unfinished_order, life_s| Recorded {
         body_sha256,

@@ -278,6 +278,7 @@ async fn questions(panel: &mut Panel<'_>) {
     panel.get("operation", 404, "/v1/operations/absent").await;
     panel.get("services", 200, "/v1/services?limit=1").await;
     panel.get("services", 400, "/v1/services?limit=0").await;
+    panel.get("catalog", 400, "/v1/profiles/kernelhost/catalog?refresh=maybe").await;
     panel.get("profiles", 200, "/v1/profiles").await;
     panel.get("describe", 200, "/v1/describe?panel=whmcs").await;
     panel.get("unowned", 200, "/v1/profiles/kernelhost/unowned").await;
@@ -417,7 +418,7 @@ async fn strangers(panel: &mut Panel<'_>, operations: &[Operation]) {
     }
     for operation in operations.iter().filter(|operation| !operation.is_public || operation.id == "events") {
         let mut answer = send(operation).await;
-        for _ in 0..500 {
+        for _ in 0..5_000 {
             if answer.status == 429 {
                 break;
             }

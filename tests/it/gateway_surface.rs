@@ -56,6 +56,60 @@ async fn whoever_has_no_token_is_told_nothing_and_may_guess_only_so_often() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_behind_a_proxy_are_counted_each_and_providers_apart_from_them() {
+    let mut desk = Desk::open().await;
+    desk.reconfigure(|settings| settings.replace("[gateway]\n", "[gateway]\ntrusted_proxies = ['127.0.0.0/8']\n"));
+    let http = Http::default();
+    let base = format!("http://{}", desk.gateway().address());
+    let (guess, events) = (format!("{base}/v1/profiles"), format!("{base}/v1/profiles/kernelhost/events"));
+    let from = |stranger: &'static str| [("X-Forwarded-For", stranger), ("Authorization", "Bearer guess")];
+    let mut kept_out = false;
+    for _ in 0..200 {
+        kept_out |= http.send("GET", &guess, &from("203.0.113.7, 198.51.100.1"), "").await.status == 429;
+    }
+    assert!(kept_out);
+    assert_eq!(
+        http.send("GET", &guess, &from("203.0.113.7"), "").await.status,
+        401,
+        "the hop on the left is the caller's own word"
+    );
+    // A provider may send many webhooks in a minute, guesses of the same address or not.
+    for _ in 0..300 {
+        assert_eq!(http.send("POST", &events, &from("198.51.100.1"), "{}").await.status, 401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_is_told_whether_a_host_is_ready() {
+    let mut desk = Desk::open().await;
+    let probe = |desk: &Desk, arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.env_clear().args(["--json", "--data"]).arg(desk.book.directory()).arg("ready").args(arguments);
+        let output = command.output().unwrap();
+        let told = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+        (output.status.code().unwrap(), told["ready"].clone(), told["detail"].to_string())
+    };
+    let address = desk.gateway().address().to_string();
+    assert_eq!(probe(&desk, &[&address]), (0, json!(true), "\"ready\"".to_owned()));
+    desk.book.execute("ALTER TABLE operations RENAME TO operations_away");
+    let (exit, ready, detail) = probe(&desk, &[&address]);
+    assert_eq!((exit, ready), (1, json!(false)));
+    assert!(detail.contains("the store does not answer"), "{detail}");
+    desk.book.execute("ALTER TABLE operations_away RENAME TO operations");
+    // Without an address it asks wherever the configuration has the gateway listen.
+    assert_eq!(probe(&desk, &["127.0.0.1:0"]).0, 2);
+    let socket = desk.book.directory().join("gateway.sock");
+    desk.reconfigure(|settings| settings.replace("[gateway]\n", &format!("[gateway]\nlisten = 'unix:{}'\n", socket.display())));
+    assert_eq!(probe(&desk, &[]).0, 3, "the gateway of this test listens elsewhere");
+    let mut command = Command::new(binary());
+    command.env_clear().args(["--log", "error", "--data"]).arg(desk.book.directory()).arg("serve");
+    let mut process = command.stdout(Stdio::null()).spawn().unwrap();
+    until(|| probe(&desk, &[]).0 == 0, || "a ready gateway".to_owned()).await;
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_reaches_its_profiles_and_no_others_and_can_be_taken_back() {
     let desk = Desk::open().await;
     let machine = desk.made(KERNELHOST).await;
@@ -130,9 +184,24 @@ async fn what_is_malformed_is_refused_and_nothing_is_written() {
     for path in ["/", "/v1", "/v1/services/a/explode", "/v2/services", "/v1/profiles/gp/check/x"] {
         assert_eq!(send("GET", path, &[], Vec::new()).await.0, 404, "{path}");
     }
-    for query in ["limit=0", "limit=201", "limit=x", "cursor=x"] {
-        let path: &'static str = Box::leak(format!("/v1/services?{query}").into_boxed_str());
-        assert_eq!(send("GET", path, &[], Vec::new()).await.0, 400, "{query}");
+    for path in [
+        "/v1/services?limit=0",
+        "/v1/services?limit=201",
+        "/v1/services?limit=x",
+        "/v1/services?cursor=x",
+        "/v1/services?state=odd",
+        "/v1/services?drifted=yes",
+        "/v1/services/a?fresh=2",
+        "/v1/operations?state=odd",
+        "/v1/profiles/gp/catalog?refresh=TRUE",
+    ] {
+        let (status, body, _) = send("GET", path, &[], Vec::new()).await;
+        let told: Value = serde_json::from_str(&body).unwrap();
+        let (field, _) = path.split_once('?').unwrap().1.split_once('=').unwrap();
+        assert_eq!((status, &told["field"]), (400, &json!(field)), "{path}");
+    }
+    for path in ["/v1/services?state=&drifted=false&limit=", "/v1/services?state=active&drifted=1", "/v1/operations?state=done"] {
+        assert_eq!(send("GET", path, &[], Vec::new()).await.0, 200, "{path}");
     }
     assert_eq!(
         desk.book.number("SELECT COUNT(*) FROM operations") + desk.book.number("SELECT COUNT(*) FROM managed_services"),

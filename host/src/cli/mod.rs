@@ -20,6 +20,7 @@ mod paths;
 mod plugin;
 mod product;
 mod profile;
+mod ready;
 mod reseller;
 mod sandbox;
 mod serve;
@@ -115,6 +116,7 @@ enum Command {
     Backup(backup::Backup),
     Store(store::Store),
     Doctor(doctor::Doctor),
+    Ready(ready::Ready),
     Config(config::Config),
     Wire(wire::Wire),
     Completions(completions::Completions),
@@ -207,6 +209,7 @@ fn run(cli: Cli, output: Output) -> Exit {
             Command::Backup(command) => backup::run(&command, &context),
             Command::Store(command) => store::run(command, &context),
             Command::Doctor(command) => doctor::run(&command, &context),
+            Command::Ready(command) => ready::run(&command, &context),
             Command::Serve(command) => serve::run(&command, &context),
             Command::Reseller(command) => reseller::run(command, &context),
             Command::Key(command) => key::run(command, &context),

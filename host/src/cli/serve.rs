@@ -70,16 +70,30 @@ impl Listening {
     }
 }
 
+/// Where each wing that runs listens.
+pub(super) struct Wings {
+    pub(super) server: Option<SocketAddr>,
+    pub(super) gateway: Option<Listen>,
+}
+
+impl Wings {
+    /// Those that the configuration names.
+    pub(super) fn configured(config: &Config) -> Self {
+        Self::of(None, None, config)
+    }
+
+    /// What the command line names stands over the configuration. Where nobody names any, the server runs.
+    fn of(server: Option<SocketAddr>, gateway: Option<Listen>, config: &Config) -> Self {
+        let server = server.or_else(|| config.server.as_ref().map(|server| server.listen));
+        let gateway = gateway.or_else(|| config.gateway.as_ref().map(|gateway| gateway.listen.clone()));
+        let is_nothing_named = server.is_none() && gateway.is_none();
+        Self { server: server.or_else(|| is_nothing_named.then(|| config::Server::default().listen)), gateway }
+    }
+}
+
 pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
     let home = context.home()?;
-    let configured = &home.config;
-    let is_nothing_named =
-        [command.server.is_some(), command.gateway.is_some(), configured.server.is_some(), configured.gateway.is_some()]
-            .iter()
-            .all(|named| !named);
-    let server = command.server.or_else(|| configured.server.as_ref().map(|server| server.listen));
-    let server = server.or_else(|| is_nothing_named.then(|| config::Server::default().listen));
-    let gateway = command.gateway.clone().or_else(|| configured.gateway.as_ref().map(|gateway| gateway.listen.clone()));
+    let Wings { server, gateway } = Wings::of(command.server, command.gateway.clone(), &home.config);
     let store = home.book()?;
     if store.is_sealed() {
         tracing::error!(
@@ -177,7 +191,15 @@ impl Asking {
         let journal = operations::start(store.clone(), clock.clone(), profiles, journal_options(&home.config));
         let callbacks = callbacks(&home.config, &context.environment)?;
         let summary = home.config.gateway.as_ref().and_then(|gateway| gateway.summary.as_ref()?.callback.clone());
-        let options = gateway::Options { operations: journal.operations().clone(), store, clock, callbacks, summary };
+        let proxies = home.config.gateway.iter().flat_map(|gateway| &gateway.trusted_proxies);
+        let options = gateway::Options {
+            operations: journal.operations().clone(),
+            store,
+            clock,
+            trusted_proxies: proxies.map(|network| network.0).collect(),
+            callbacks,
+            summary,
+        };
         let gateway = gateway::start(listener, options).map_err(Failure::usage)?;
         Ok(Self { gateway, journal, engine, plugin: plugin.map(Path::to_owned) })
     }

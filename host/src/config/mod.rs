@@ -139,6 +139,7 @@ impl Config {
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct Gateway {
     pub listen: Listen,
+    pub trusted_proxies: Vec<Network>,
     pub journal: Journal,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,

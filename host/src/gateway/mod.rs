@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use ipnet::IpNet;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -34,8 +35,10 @@ use crate::store::Store;
 /// The API's description, as it is served.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
-/// Requests without a good token, and provider's webhooks, per minute and address.
+/// Requests without a good token, per minute and address.
 const STRANGERS_PER_MINUTE: u32 = 120;
+/// Providers' webhooks, true or not, per minute and address: a provider sends those of all its profiles from a few.
+const WEBHOOKS_PER_MINUTE: u32 = 600;
 /// Requests of panels at a time; most of them wait for a provider.
 const AT_ONCE: usize = 2_000;
 
@@ -47,6 +50,8 @@ pub struct Options {
     pub store: Store,
     /// Time and request ids.
     pub clock: Arc<dyn Clock>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// How panels are told of what has ended, by their names.
     pub callbacks: BTreeMap<String, Callback>,
     /// The call-back, of the kind `signed`, that is told of the days' summaries.
@@ -57,7 +62,9 @@ pub(crate) struct State {
     operations: Operations,
     store: Store,
     clock: Arc<dyn Clock>,
+    trusted_proxies: Vec<IpNet>,
     strangers: Addresses,
+    webhooks: Addresses,
     places: Semaphore,
     catalogs: Mutex<HashMap<String, Catalog>>,
     /// Whoever waits is answered when this says so.
@@ -98,13 +105,15 @@ impl Running {
 pub fn start(listener: Listener, options: Options) -> Result<Running, PolicyError> {
     let address = listener.address().clone();
     let (stop, stopped) = watch::channel(false);
-    let Options { operations, store, clock, callbacks, summary } = options;
+    let Options { operations, store, clock, trusted_proxies, callbacks, summary } = options;
     let callbacks = Arc::new(Callbacks::new(callbacks)?);
     let state = Arc::new(State {
         operations,
         store,
         clock,
+        trusted_proxies,
         strangers: Addresses::new(STRANGERS_PER_MINUTE),
+        webhooks: Addresses::new(WEBHOOKS_PER_MINUTE),
         places: Semaphore::new(AT_ONCE),
         catalogs: Mutex::default(),
         stopped: stopped.clone(),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Refusal, json_answer};
 use super::changes::no_operation;
 use super::{Catalog, State, body, view};
+use crate::operations::{state_of_word, state_word};
 use crate::plugin::Caller;
 use crate::plugin::contract::{Problem, ProblemKind, Property, ServiceRef};
 use crate::plugin::words::to_json;
@@ -36,8 +37,18 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    pub(super) fn flag(&self, name: &str) -> bool {
-        self.text(name).is_some_and(|text| matches!(text, "true" | "1"))
+    fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        match self.text(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(_) => Err(Refusal::malformed(format!("{name} is true or false")).field(name)),
+        }
+    }
+
+    /// A word of a list of them.
+    fn word<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Refusal> {
+        let parse = |word| parse(word).ok_or_else(|| Refusal::malformed(format!("there is no such {name}")).field(name));
+        self.text(name).map(parse).transpose()
     }
 
     fn limit(&self) -> Result<u32, Refusal> {
@@ -81,8 +92,9 @@ pub(super) async fn looked_up(
     key: &str,
     query: &Query,
 ) -> Result<(Managed, Option<String>), Refusal> {
+    let is_fresh = query.flag("fresh")?;
     let (service, under_way) = known(state, panel, key)?;
-    if !query.flag("fresh") {
+    if !is_fresh {
         return Ok((service, under_way));
     }
     state.operations.fresh(&service).await?;
@@ -95,9 +107,9 @@ pub(super) fn services(state: &State, panel: &Panel, query: &Query) -> Result<An
     let after = after.map_err(|_| Refusal::malformed("the cursor is not one of this list").field("cursor"))?.unwrap_or(0);
     let filter = ManagedFilter {
         panel: Some(panel.id),
-        state: query.text("state").map(str::to_owned),
+        state: query.word("state", state_of_word)?.map(|state| state_word(state).to_owned()),
         profile: query.text("profile").map(str::to_owned),
-        is_drifted: query.flag("drifted"),
+        is_drifted: query.flag("drifted")?,
         after,
         limit,
     };
@@ -115,12 +127,9 @@ pub(super) fn operation(state: &State, panel: &Panel, id: &str) -> Result<Answer
 
 pub(super) fn operations(state: &State, panel: &Panel, query: &Query) -> Result<Answer, Refusal> {
     let limit = query.limit()?;
-    let wanted = query.text("state").map(|word| {
-        OperationState::parse(word).ok_or_else(|| Refusal::malformed("there is no such state of an operation").field("state"))
-    });
     let filter = OperationFilter {
         panel: Some(panel.id),
-        state: wanted.transpose()?,
+        state: query.word("state", OperationState::parse)?,
         service: query.text("service").map(str::to_owned),
         before: query.text("cursor").map(str::to_owned),
         limit,
@@ -179,7 +188,7 @@ pub(super) async fn profile(state: &State, panel: &Panel, name: &str, what: &str
         "check" => json!({ "ok": true, "account": told(caller.check().await)? }),
         "balance" => told(caller.balance().await)?,
         "unowned" => unowned(state, name, query)?,
-        _ => return catalog(state, name, &caller, query.flag("refresh")).await,
+        _ => return catalog(state, name, &caller, query.flag("refresh")?).await,
     };
     Ok(ok(&value))
 }

@@ -16,6 +16,7 @@ use super::answer::{Answer, Refusal, finish, problem_answer, with_type};
 use super::body::OPERATIONS;
 use super::questions::Query;
 use super::{OPENAPI, State, blesta, changes, envelope, questions, upmind};
+use crate::addresses::{self, Addresses};
 use crate::plugin::contract::ProblemKind;
 use crate::store::Panel;
 use crate::telemetry::request_id;
@@ -27,6 +28,7 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>, peer: IpAd
     let request_id = request_id(&*state.clock);
     let began = Instant::now();
     let (head, body) = request.into_parts();
+    let peer = addresses::peer(peer, &head.headers, &state.trusted_proxies);
     let span = tracing::info_span!("gateway", request_id);
     let answered = tracing::Instrument::instrument(route(state, &head, body, peer, &request_id), span).await;
     let answer = answered.unwrap_or_else(|refusal| {
@@ -64,7 +66,7 @@ async fn route(state: &State, head: &Parts, body: Incoming, peer: IpAddr, reques
         ["metrics"] => Ok(with_type(StatusCode::OK, state.operations.metrics()?, "text/plain; version=0.0.4; charset=utf-8")),
         ["openapi.json"] => Ok(with_type(StatusCode::OK, OPENAPI, "application/json")),
         ["v1", "profiles", name, "events"] => {
-            stranger(state, peer)?;
+            within(&state.webhooks, peer)?;
             questions::events(state, name, head, body).await
         }
         _ => {
@@ -111,7 +113,7 @@ async fn of_panel(
 fn authenticated(state: &State, headers: &HeaderMap, takes_basic: bool, peer: IpAddr) -> Result<Panel, Refusal> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
-        stranger(state, peer)?;
+        within(&state.strangers, peer)?;
         return Err(Refusal::unauthorized());
     };
     let token = value.as_bytes().split_first_chunk::<7>().filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
@@ -122,7 +124,7 @@ fn authenticated(state: &State, headers: &HeaderMap, takes_basic: bool, peer: Ip
     {
         return Ok(panel);
     }
-    stranger(state, peer)?;
+    within(&state.strangers, peer)?;
     Err(Refusal::unauthorized())
 }
 
@@ -138,8 +140,8 @@ fn basic_password(headers: &HeaderMap, value: &HeaderValue) -> Option<Zeroizing<
     Some(Zeroizing::new(pair[colon + 1..].to_vec()))
 }
 
-fn stranger(state: &State, peer: IpAddr) -> Result<(), Refusal> {
-    state.strangers.take(peer, Instant::now()).map_err(|seconds| {
+fn within(limit: &Addresses, peer: IpAddr) -> Result<(), Refusal> {
+    limit.take(peer, Instant::now()).map_err(|seconds| {
         let message = "too many requests from this address";
         Refusal::new(StatusCode::TOO_MANY_REQUESTS, ProblemKind::RateLimited, message).after(seconds)
     })

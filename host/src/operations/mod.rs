@@ -31,7 +31,7 @@ pub use self::change::{Change, Power};
 pub use self::follow::Rules;
 use self::metrics::{Gauges, Metrics};
 pub(crate) use self::problems::problem;
-pub use self::problems::state_word;
+pub use self::problems::{state_of_word, state_word};
 pub use self::profiles::Profiles;
 use self::profiles::{capability, is_idempotent};
 pub use self::reconcile::FreshError;

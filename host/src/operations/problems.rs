@@ -21,6 +21,13 @@ pub(super) fn later(kind: ProblemKind, message: impl Into<String>, milliseconds:
     Problem { retry: Retry::AfterMs(milliseconds), ..problem(kind, message) }
 }
 
+/// The state that a word of the contract means.
+pub fn state_of_word(word: &str) -> Option<State> {
+    use State::{Active, Failed, Missing, Pending, Suspended, Terminated, Unknown};
+
+    [Pending, Active, Suspended, Terminated, Failed, Missing, Unknown].into_iter().find(|state| state_word(*state) == word)
+}
+
 /// A state in the contract's word.
 pub fn state_word(state: State) -> &'static str {
     match state {

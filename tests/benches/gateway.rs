@@ -1,12 +1,13 @@
 //! What a change costs on its way from a panel to the provider and back: through gateway, journal, component and egress, against the
-//! same client linked natively without a journal. Both ask the same server; between it and the gateway stands the machine that tests
-//! make fail, which the native client is spared.
+//! same client linked natively without a journal. Both ask the same server, whose book is on SQLite; between it and the gateway stands the
+//! machine that tests make fail, which the native client is spared.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so and ends")]
 
 use std::time::{Duration, Instant};
 
 use provisor_providers::contract::{Call, Connection, ServiceRef, Setting};
+use provisor_tests::book::Engine;
 use provisor_tests::desk::{Desk, KERNELHOST, ask, text};
 use provisor_tests::http::Http;
 use provisor_tests::rounds::{in_turn, per_second};
@@ -23,10 +24,13 @@ const QUESTIONS: usize = 2_000;
 
 #[tokio::main]
 async fn main() {
-    let desk = Desk::open().await;
-    one_after_the_other(&desk).await;
-    at_the_same_time(&desk).await;
-    questions(&desk).await;
+    for (name, engine) in [("SQLite", Engine::Sqlite), ("PostgreSQL", Engine::Postgres)] {
+        println!("the journal on {name}");
+        let desk = Desk::on(engine).await;
+        one_after_the_other(&desk).await;
+        at_the_same_time(&desk).await;
+        questions(&desk).await;
+    }
 }
 
 /// Suspends and unsuspends in turn: each is one change and one durable row at the provider.
@@ -60,7 +64,7 @@ async fn one_after_the_other(desk: &Desk) {
     let pair = pair.await;
     let each = |time: Duration| time / u32::try_from(CHANGES).unwrap();
     println!(
-        "one change after the other: {:?} through the gateway, {:?} natively without a journal, ratio {:.1}",
+        "  one change after the other: {:?} through the gateway, {:?} natively without a journal, ratio {:.1}",
         each(pair.first),
         each(pair.second),
         pair.ratio
@@ -92,7 +96,7 @@ async fn at_the_same_time(desk: &Desk) {
         rates.push(per_second(CLIENTS * CHANGES, began.elapsed()));
     }
     rates.sort_by(f64::total_cmp);
-    println!("{CLIENTS} services at the same time: {:.0} whole changes/s (median of 5)", rates[2]);
+    println!("  {CLIENTS} services at the same time: {:.0} whole changes/s (median of 5)", rates[2]);
 }
 
 async fn questions(desk: &Desk) {
@@ -108,7 +112,7 @@ async fn questions(desk: &Desk) {
             took.push(began.elapsed());
         }
         took.sort();
-        println!("status {what}: p50 {:?}, p99 {:?}", took[times / 2], took[times * 99 / 100]);
+        println!("  status {what}: p50 {:?}, p99 {:?}", took[times / 2], took[times * 99 / 100]);
     }
 }
 

@@ -99,7 +99,7 @@ pub trait Books {
     /// All products on sale, by id.
     fn products(&mut self) -> Result<Vec<Product>, Fault>;
     /// One product on sale.
-    fn product(&mut self, id: i64) -> Result<Option<Product>, Fault>;
+    fn product(&mut self, id: i64) -> Result<Option<Arc<Product>>, Fault>;
     /// Takes `quantity` from a product's stock; false if there is not enough. Products without stock always have enough.
     fn take_stock(&mut self, product: i64, quantity: u32) -> Result<bool, Fault>;
     /// Puts back what was taken and not sold.

@@ -79,7 +79,7 @@ impl Transaction<'_> {
     /// A new reseller without credit.
     pub fn create_account(&mut self, name: &str, email: &str, currency: &str, now: Timestamp) -> Result<AccountId, Fault> {
         let id = self.sql.insert(
-            "INSERT INTO accounts (name, email, currency, balance, created_at) VALUES ($1, $2, $3, 0, $4) RETURNING id",
+            "INSERT INTO accounts (name, email, currency, balance, created_at) VALUES ($1, $2, $3, 0, $4)",
             &[name.into(), email.into(), currency.into(), now.into()],
         )?;
         Ok(AccountId(id))

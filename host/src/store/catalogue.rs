@@ -1,6 +1,7 @@
 //! What is on sale: products with their prices, firewall packages with theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use provisor_providers::books::{FREE_PACKAGE, Fault, Package, Price, Product};
 use provisor_providers::money::Minor;
@@ -193,6 +194,7 @@ impl Transaction<'_> {
     /// Puts a checked catalogue on sale. A list of packages that lacks one which a reseller has, or its price, is refused: it could not
     /// be renewed.
     pub fn import(&mut self, catalogue: &Catalogue) -> Result<(), Fault> {
+        self.sql.forget()?;
         for product in &catalogue.products {
             self.put_product(product)?;
         }
@@ -305,10 +307,17 @@ pub(super) fn products(sql: &mut dyn Sql) -> Result<Vec<Product>, Fault> {
     rows.iter().map(|row| read_product(sql, row)).collect()
 }
 
-pub(super) fn product(sql: &mut dyn Sql, id: i64) -> Result<Option<Product>, Fault> {
+pub(super) fn product(sql: &mut dyn Sql, id: i64) -> Result<Option<Arc<Product>>, Fault> {
+    if let Some(known) = sql.hot().and_then(|hot| hot.product(id)) {
+        return Ok(Some(known));
+    }
     let query = format!("SELECT {PRODUCT_COLUMNS} FROM products WHERE retired_at IS NULL AND id = $1");
-    let row = sql.first(&query, &[id.into()])?;
-    row.map(|row| read_product(sql, &row)).transpose()
+    let Some(row) = sql.first(&query, &[id.into()])? else { return Ok(None) };
+    let product = Arc::new(read_product(sql, &row)?);
+    if let Some(hot) = sql.hot() {
+        hot.read_product(&product);
+    }
+    Ok(Some(product))
 }
 
 fn read_product(sql: &mut dyn Sql, row: &Row) -> Result<Product, Fault> {
@@ -332,6 +341,7 @@ fn read_product(sql: &mut dyn Sql, row: &Row) -> Result<Product, Fault> {
 }
 
 pub(super) fn take_stock(sql: &mut dyn Sql, product: i64, quantity: u32) -> Result<bool, Fault> {
+    forget_product(sql, product);
     let taken = sql.execute(
         "UPDATE products SET stock = stock - $1 WHERE id = $2 AND (stock IS NULL OR stock >= $1)",
         &[quantity.into(), product.into()],
@@ -340,8 +350,15 @@ pub(super) fn take_stock(sql: &mut dyn Sql, product: i64, quantity: u32) -> Resu
 }
 
 pub(super) fn return_stock(sql: &mut dyn Sql, product: i64, quantity: u32) -> Result<(), Fault> {
+    forget_product(sql, product);
     sql.execute("UPDATE products SET stock = stock + $1 WHERE id = $2", &[quantity.into(), product.into()])?;
     Ok(())
+}
+
+fn forget_product(sql: &mut dyn Sql, product: i64) {
+    if let Some(hot) = sql.hot() {
+        hot.forget_product(product);
+    }
 }
 
 pub(super) fn packages(sql: &mut dyn Sql) -> Result<Vec<Package>, Fault> {

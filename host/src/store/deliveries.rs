@@ -232,7 +232,7 @@ impl Transaction<'_> {
     pub fn add_delivery(&mut self, key: KeyRow, account: AccountId, event: &NewEvent<'_>) -> Result<i64, Fault> {
         self.sql.insert(
             "INSERT INTO deliveries (key_id, account_id, event_id, kind, body, created_at, attempts, next_at, fence)
-             VALUES ($1, $2, $3, $4, $5, $6, 0, $6, 0) RETURNING id",
+             VALUES ($1, $2, $3, $4, $5, $6, 0, $6, 0)",
             &[key.0.into(), account.0.into(), event.id.into(), event.kind.into(), event.body.into(), event.at.into()],
         )
     }

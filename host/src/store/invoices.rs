@@ -17,7 +17,7 @@ pub(super) fn add(sql: &mut dyn Sql, account: i64, invoice: &NewInvoice, paid_at
     sql.insert(
         "INSERT INTO invoices (account_id, status, total, tax, tax_basis_points, currency, lines, seller, order_id,
                                renews_service, renews_from, issued_at, due_at, paid_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         &[
             account.into(),
             status.as_str().into(),

@@ -207,7 +207,7 @@ impl Transaction<'_> {
             "INSERT INTO operations (ulid, service_id, generation, kind, sameness, profile, change, change_mac, sealed_password,
                sealed_options, is_alone, state, attempts, doubts, is_accepted, notes, fence, next_at, request_id, was_awaited, created_at,
                ended_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, $13, 0, '[]', 0, $14, $15, 0, $16, $17) RETURNING id",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, $13, 0, '[]', 0, $14, $15, 0, $16, $17)",
             &[
                 (&new.ulid).into(),
                 new.service.into(),

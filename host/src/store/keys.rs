@@ -299,7 +299,7 @@ impl Transaction<'_> {
         let id = self.sql.insert(
             "INSERT INTO api_keys (account_id, provider, public_id, label, sealed_secret, scopes, allowed,
                                    per_minute, burst, per_day, version, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11, $12) RETURNING id",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11, $12)",
             &[
                 key.account.0.into(),
                 (&key.provider).into(),

@@ -42,7 +42,7 @@ pub(super) fn add(sql: &mut dyn Sql, account: i64, license: &License) -> Result<
     sql.insert(
         "INSERT INTO licenses (account_id, domain, package, token, state, email, password_hash, due_at, created_at, renewed_at,
                                look_at, unpaid_since)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         &[
             account.into(),
             (&license.domain).into(),

@@ -136,7 +136,7 @@ impl Transaction<'_> {
         let id = self.sql.insert(
             "INSERT INTO managed_services (panel_id, service_key, generation, profile, state, wanted, is_live, addresses, properties,
                                            created_at, updated_at)
-             VALUES ($1, $2, 0, '', '', '', 0, '[]', '[]', $3, $3) RETURNING id",
+             VALUES ($1, $2, 0, '', '', '', 0, '[]', '[]', $3, $3)",
             &[new.panel.into(), (&new.key).into(), new.created_at.into()],
         )?;
         self.save_managed(&Managed { id, ..new.clone() }).map(|()| id)

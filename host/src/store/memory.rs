@@ -6,15 +6,16 @@
 //! database; nothing is remembered there.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use provisor_providers::books::{Fault, KeyRow};
+use provisor_providers::books::{Fault, KeyRow, Product};
 
 use super::audit_log::{self, Head};
 use super::keys::{self, Use};
 use super::sql::{Sql, Value, unexpected};
 
-/// Keys, and chains, remembered at a time; more than are busy at once.
+/// Keys, chains, and products remembered at a time; more than are busy at once.
 const REMEMBERED: usize = 10_000;
 
 /// All that one writer remembers.
@@ -142,11 +143,13 @@ impl Nonces {
     }
 }
 
-/// What every request reads and writes, remembered until it is written back: once for all the transactions of a group.
+/// What every request reads and writes, remembered until it is written back, once for all the transactions of a group; and what orders
+/// read of the catalogue.
 #[derive(Default)]
 pub(crate) struct Hot {
     keys: HashMap<KeyRow, Entry<Use>>,
     heads: HashMap<i64, Entry<Head>>,
+    products: HashMap<i64, Arc<Product>>,
 }
 
 struct Entry<T> {
@@ -183,6 +186,21 @@ impl Hot {
         self.heads.insert(stream, Entry { value, is_written: false });
     }
 
+    /// A product, if it is remembered.
+    pub(super) fn product(&self, id: i64) -> Option<Arc<Product>> {
+        self.products.get(&id).cloned()
+    }
+
+    /// Remembers what was read.
+    pub(super) fn read_product(&mut self, product: &Arc<Product>) {
+        self.products.insert(product.id, Arc::clone(product));
+    }
+
+    /// Before it is changed.
+    pub(super) fn forget_product(&mut self, id: i64) {
+        self.products.remove(&id);
+    }
+
     /// Writes back what is not in the book yet.
     pub(super) fn write_back(&mut self, sql: &mut dyn Sql) -> Result<(), Fault> {
         for (key, entry) in self.keys.iter_mut().filter(|(_, entry)| !entry.is_written) {
@@ -193,7 +211,7 @@ impl Hot {
             audit_log::write_head(sql, *stream, &entry.value)?;
             entry.is_written = true;
         }
-        if self.keys.len().max(self.heads.len()) > REMEMBERED {
+        if self.keys.len().max(self.heads.len()).max(self.products.len()) > REMEMBERED {
             *self = Self::default();
         }
         Ok(())

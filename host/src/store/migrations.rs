@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (11, include_str!("migrations/0011_summary.sql")),
     (12, include_str!("migrations/0012_sealed_options.sql")),
     (13, include_str!("migrations/0013_nonces.sql")),
+    (14, include_str!("migrations/0014_orders.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

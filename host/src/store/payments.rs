@@ -16,7 +16,7 @@ pub(super) fn add(sql: &mut dyn Sql, account: i64, payment: &NewPayment<'_>) -> 
     let id = sql.insert(
         "INSERT INTO payments (account_id, invoice_id, attempt, gateway_key, amount, held, currency, status, fence, lease_until,
                                created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'charging', 1, $8, $9) RETURNING id",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'charging', 1, $8, $9)",
         &[
             account.into(),
             payment.invoice_id.into(),

@@ -17,7 +17,7 @@ pub(super) fn add(sql: &mut dyn Sql, vault: &Vault, account: i64, service: &NewS
     let id = sql.insert(
         "INSERT INTO services (account_id, order_id, product_id, status, power, hostname, addresses, cycle, recurring, currency,
                                next_due_at, bill_at, created_at, username, sealed_password, port)
-         VALUES ($1, $2, $3, 'active', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) RETURNING id",
+         VALUES ($1, $2, $3, 'active', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         &[
             account.into(),
             service.order_id.into(),

@@ -12,6 +12,11 @@ pub(crate) trait Sql {
     fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<usize, Fault>;
     /// Runs a query, or a statement with RETURNING.
     fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Fault>;
+    /// Runs an INSERT of one row, without RETURNING; the `id` that it was given.
+    fn insert(&mut self, sql: &str, values: &[Value<'_>]) -> Result<i64, Fault> {
+        let rows = self.query(&format!("{sql} RETURNING id"), values)?;
+        rows.first().ok_or_else(|| Fault("an insert returned no id".to_owned()))?.int(0)
+    }
     /// Runs a query and hands on each row as it comes, borrowed. An engine that cannot stream reads them all first.
     fn scan(&mut self, sql: &str, values: &[Value<'_>], each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
         for row in self.query(sql, values)? {
@@ -91,11 +96,6 @@ impl dyn Sql + '_ {
     /// The first row, if any.
     pub(crate) fn first(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Option<Row>, Fault> {
         Ok(self.query(sql, values)?.into_iter().next())
-    }
-
-    /// The id that an INSERT .. RETURNING id gave.
-    pub(crate) fn insert(&mut self, sql: &str, values: &[Value<'_>]) -> Result<i64, Fault> {
-        self.first(sql, values)?.ok_or_else(|| Fault("an insert returned no id".to_owned()))?.int(0)
     }
 }
 

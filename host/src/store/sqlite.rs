@@ -196,6 +196,12 @@ impl Sql for Sqlite<'_> {
         rows.and_then(Iterator::collect).map_err(|error| fault(&error))
     }
 
+    /// RETURNING would have SQLite collect the row in a temporary table and keep a journal of the statement: more work than the insert.
+    fn insert(&mut self, sql: &str, values: &[Value<'_>]) -> Result<i64, Fault> {
+        self.execute(sql, values)?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
     fn scan(&mut self, sql: &str, values: &[Value<'_>], each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
         let mut statement = self.connection.prepare_cached(sql).map_err(|error| fault(&error))?;
         let columns = statement.column_count();

@@ -1,6 +1,7 @@
 //! The books' traits over one transaction: each line hands a question to the noun that answers it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use provisor_providers::books::{
@@ -119,7 +120,7 @@ impl Books for Transaction<'_> {
         catalogue::products(self.sql)
     }
 
-    fn product(&mut self, id: i64) -> Result<Option<Product>, Fault> {
+    fn product(&mut self, id: i64) -> Result<Option<Arc<Product>>, Fault> {
         catalogue::product(self.sql, id)
     }
 

@@ -62,7 +62,7 @@ pub(super) fn by_hand(moment: &Moment, account: AccountId, order: &Order, books:
 /// Makes the services of a paid order; the order names the first.
 fn fulfil(moment: &Moment, account: AccountId, order: &Order, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
     // What is no longer on sale is still owed.
-    let family = books.product(order.new.product_id)?.map_or_else(|| "kvm".to_owned(), |product| product.family);
+    let family = books.product(order.new.product_id)?.map_or_else(|| "kvm".to_owned(), |product| product.family.clone());
     let mut books = books.account(account);
     let profile = books.profile()?;
     let mut first = None;

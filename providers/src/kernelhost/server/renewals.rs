@@ -82,7 +82,7 @@ pub(super) fn invoice(moment: &Moment, account: AccountId, service: &Service, bo
         return Ok(written);
     }
     let product = books.product(service.product_id)?;
-    let product = product.map_or_else(|| format!("Product {}", service.product_id), |product| product.name);
+    let product = product.map_or_else(|| format!("Product {}", service.product_id), |product| product.name.clone());
     let term_to = cycle::term_end(service.created_at, term_from, &service.cycle)?;
     let day = |at: Timestamp| time(at)[..10].to_owned();
     let text = format!("{product}, {}, service {}, {} to {}", service.cycle, service.id, day(term_from), day(term_to));

@@ -75,7 +75,7 @@ async fn strangers_behind_a_proxy_are_counted_each_and_providers_apart_from_them
     );
     // A provider may send many webhooks in a minute, guesses of the same address or not.
     for _ in 0..300 {
-        assert_eq!(http.send("POST", &events, &from("198.51.100.1"), "{}").await.status, 401);
+        assert_ne!(http.send("POST", &events, &from("198.51.100.1"), "{}").await.status, 429);
     }
 }
 

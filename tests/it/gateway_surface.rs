@@ -96,8 +96,8 @@ async fn a_probe_is_told_whether_a_host_is_ready() {
     assert_eq!((exit, ready), (1, json!(false)));
     assert!(detail.contains("the store does not answer"), "{detail}");
     desk.book.execute("ALTER TABLE operations_away RENAME TO operations");
-    // Without an address it asks wherever the configuration has the gateway listen.
     assert_eq!(probe(&desk, &["127.0.0.1:0"]).0, 2);
+    // Without an address it asks wherever the configuration has the gateway listen.
     let socket = desk.book.directory().join("gateway.sock");
     desk.reconfigure(|settings| settings.replace("[gateway]\n", &format!("[gateway]\nlisten = 'unix:{}'\n", socket.display())));
     assert_eq!(probe(&desk, &[]).0, 3, "the gateway of this test listens elsewhere");

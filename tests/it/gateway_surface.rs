@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use provisor_tests::binary::provisor_on;
 use provisor_tests::book::Engine;
-use provisor_tests::daemon::{Daemon, binary};
+use provisor_tests::daemon::Daemon;
 use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, ask, domain, text};
 use provisor_tests::faults::{Answer as Wrong, Fault};
 use provisor_tests::hooks::{Receiver, Reply, until};
@@ -77,36 +77,6 @@ async fn strangers_behind_a_proxy_are_counted_each_and_providers_apart_from_them
     for _ in 0..300 {
         assert_ne!(http.send("POST", &events, &from("198.51.100.1"), "{}").await.status, 429);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_probe_is_told_whether_a_host_is_ready() {
-    let mut desk = Desk::open().await;
-    let probe = |desk: &Desk, arguments: &[&str]| {
-        let mut command = Command::new(binary());
-        command.env_clear().args(["--json", "--data"]).arg(desk.book.directory()).arg("ready").args(arguments);
-        let output = command.output().unwrap();
-        let told = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
-        (output.status.code().unwrap(), told["ready"].clone(), told["detail"].to_string())
-    };
-    let address = desk.gateway().address().to_string();
-    assert_eq!(probe(&desk, &[&address]), (0, json!(true), "\"ready\"".to_owned()));
-    desk.book.execute("ALTER TABLE operations RENAME TO operations_away");
-    let (exit, ready, detail) = probe(&desk, &[&address]);
-    assert_eq!((exit, ready), (1, json!(false)));
-    assert!(detail.contains("the store does not answer"), "{detail}");
-    desk.book.execute("ALTER TABLE operations_away RENAME TO operations");
-    assert_eq!(probe(&desk, &["127.0.0.1:0"]).0, 2);
-    // Without an address it asks wherever the configuration has the gateway listen.
-    let socket = desk.book.directory().join("gateway.sock");
-    desk.reconfigure(|settings| settings.replace("[gateway]\n", &format!("[gateway]\nlisten = 'unix:{}'\n", socket.display())));
-    assert_eq!(probe(&desk, &[]).0, 3, "the gateway of this test listens elsewhere");
-    let mut command = Command::new(binary());
-    command.env_clear().args(["--log", "error", "--data"]).arg(desk.book.directory()).arg("serve");
-    let mut process = command.stdout(Stdio::null()).spawn().unwrap();
-    until(|| probe(&desk, &[]).0 == 0, || "a ready gateway".to_owned()).await;
-    process.kill().unwrap();
-    process.wait().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -552,68 +522,6 @@ async fn two_hosts_on_one_database_make_each_change_once() {
     desk.until(&id, &["done"]).await;
     assert!(desk.charges() <= charges + 1);
     assert_eq!(desk.live(KERNELHOST), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_socket_s_file_and_profiles_that_are_read_anew() {
-    let mut desk = Desk::open().await;
-    desk.stop();
-    let socket = desk.book.directory().join("gateway.sock");
-    let mut command = Command::new(binary());
-    command.env_clear().args(["--json", "--log", "error", "--data"]).arg(desk.book.directory());
-    let mut process =
-        command.args(["serve", "--gateway"]).arg(format!("unix:{}", socket.display())).stdout(Stdio::piped()).spawn().unwrap();
-    let curl = |path: &str| {
-        let output = Command::new("curl")
-            .args(["--silent", "--retry", "20", "--retry-all-errors", "--retry-delay", "1", "--unix-socket"])
-            .arg(&socket)
-            .args(["--header", &format!("Authorization: Bearer {}", desk.token)])
-            .arg(format!("http://localhost{path}"))
-            .output()
-            .unwrap();
-        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-    };
-    assert_eq!(curl("/v1/profiles/gp/check")["ok"], json!(true));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o660);
-    // A second one does not take the socket away from the first.
-    let refused = Command::new(binary())
-        .env_clear()
-        .args(["--data"])
-        .arg(desk.book.directory())
-        .args(["serve", "--gateway"])
-        .arg(format!("unix:{}", socket.display()))
-        .output()
-        .unwrap();
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("somebody answers"));
-    let file = desk.book.directory().join("provisor.toml");
-    let settings = std::fs::read_to_string(&file).unwrap();
-    let hang_up = || assert!(Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap().success());
-    let names = || {
-        let told = curl("/v1/profiles");
-        told["profiles"].as_array().unwrap().iter().map(|profile| text(profile, "name").to_owned()).collect::<Vec<_>>()
-    };
-    let until = |wanted: &[&str]| {
-        let began = Instant::now();
-        while names() != wanted {
-            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", names());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    };
-    std::fs::write(&file, settings.replace("[profiles.gp]", "[profiles.renamed]")).unwrap();
-    hang_up();
-    until(&["kernelhost", "renamed"]);
-    // What cannot be used changes nothing.
-    std::fs::write(&file, settings.replace("[profiles.gp]", "[profiles.broken]\nnonsense = 1")).unwrap();
-    hang_up();
-    std::thread::sleep(Duration::from_millis(700));
-    assert_eq!(names(), ["kernelhost", "renamed"]);
-    std::fs::write(&file, settings).unwrap();
-    hang_up();
-    until(&["gp", "kernelhost"]);
-    assert!(Command::new("kill").arg(process.id().to_string()).status().unwrap().success());
-    assert!(process.wait().unwrap().success());
-    assert!(!socket.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,6 +50,7 @@ mod outboxes_on_postgres;
 mod postgres_tls;
 mod power;
 mod primitives;
+mod process;
 mod properties;
 mod redaction;
 mod several_hosts;

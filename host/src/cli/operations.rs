@@ -260,7 +260,7 @@ const WATCHED: u32 = 20;
 fn watch(context: &Context) -> Result<Exit, Failure> {
     let store = context.book()?;
     block_on(async {
-        let mut stop = std::pin::pin!(stop_signal());
+        let mut stop = std::pin::pin!(stop_signal()?);
         let mut shown = String::new();
         loop {
             let view = view(context, &store)?;
@@ -269,7 +269,7 @@ fn watch(context: &Context) -> Result<Exit, Failure> {
                 shown = view;
             }
             tokio::select! {
-                stopped = &mut stop => return stopped.map(|()| Exit::Done),
+                () = &mut stop => return Ok(Exit::Done),
                 () = tokio::time::sleep(LOOK) => {}
             }
         }

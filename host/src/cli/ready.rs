@@ -55,26 +55,22 @@ pub(super) fn run(command: &Ready, context: &Context) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     let mut heard = Vec::new();
     for listen in &at {
-        let (ready, detail) = match block_on(async { Ok(tokio::time::timeout(DEADLINE, ask(listen)).await) })? {
-            Ok(Ok((status, said))) => (status == StatusCode::OK, said),
-            Ok(Err(error)) => (false, unreachable(&mut exit, &error)),
-            Err(_) => (false, unreachable(&mut exit, &anyhow!("no answer within {} s", DEADLINE.as_secs()))),
+        let (told, detail) = match block_on(async { Ok(tokio::time::timeout(DEADLINE, ask(listen)).await) })? {
+            Ok(Ok((StatusCode::OK, said))) => (Exit::Done, said),
+            Ok(Ok((_, said))) => (Exit::Failed, said),
+            Ok(Err(error)) => (Exit::Unreachable, format!("{error:#}")),
+            Err(_) => (Exit::Unreachable, format!("no answer within {} s", DEADLINE.as_secs())),
         };
-        if !ready && exit == Exit::Done {
-            exit = Exit::Failed;
+        if told as u8 > exit as u8 {
+            exit = told;
         }
-        heard.push(Heard { at: listen.to_string(), ready, detail });
+        heard.push(Heard { at: listen.to_string(), ready: told == Exit::Done, detail });
     }
     context.output.records(["at", "", "detail"], &heard, |heard| {
         let word = if heard.ready { "ready" } else { "NOT READY" };
         [heard.at.clone(), word.to_owned(), if heard.ready { String::new() } else { heard.detail.clone() }]
     })?;
     Ok(exit)
-}
-
-fn unreachable(exit: &mut Exit, error: &anyhow::Error) -> String {
-    *exit = Exit::Unreachable;
-    format!("{error:#}")
 }
 
 async fn ask(at: &Listen) -> anyhow::Result<(StatusCode, String)> {

@@ -102,8 +102,8 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
         );
     }
     block_on(async move {
-        // Before anything else: until it is handled, this signal ends the process.
-        let hang_up = signal(SignalKind::hangup()).map_err(Failure::failed)?;
+        // Before anything else: until they are handled, these signals end the process.
+        let (stop, hang_up) = (stop_signal()?, signal(SignalKind::hangup()).map_err(Failure::failed)?);
         let server = match server {
             Some(address) => Some(start_server(address, &home, context, store.clone()).await?),
             None => None,
@@ -123,7 +123,7 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
             gateway: gateway.as_ref().map(|asking| asking.gateway.address().to_string()),
         };
         context.output.record(&listening, Listening::text)?;
-        until_stopped(gateway.as_ref(), hang_up, context).await?;
+        until_stopped(gateway.as_ref(), stop, hang_up, context).await;
         tracing::info!("stopping: answers under way are finished first");
         if let Some(gateway) = gateway {
             gateway.stop().await;
@@ -261,12 +261,12 @@ fn journal_options(config: &Config) -> operations::Options {
     }
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP reads anew what can change while it runs.
-async fn until_stopped(asking: Option<&Asking>, mut hang_up: Signal, context: &Context) -> Result<(), Failure> {
-    let mut stop = std::pin::pin!(stop_signal());
+/// Waits until it is to stop; SIGHUP reads anew what can change while it runs.
+async fn until_stopped(asking: Option<&Asking>, stop: impl Future<Output = ()>, mut hang_up: Signal, context: &Context) {
+    let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
-            stopped = &mut stop => return stopped,
+            () = &mut stop => return,
             _ = hang_up.recv() => match asking {
                 None => tracing::info!("nothing to read anew: the gateway does not run"),
                 Some(asking) => match asking.reload(context).await {
@@ -335,13 +335,14 @@ fn host_name() -> String {
     if name.is_empty() { "host".to_owned() } else { name }
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub(super) async fn stop_signal() -> Result<(), Failure> {
+/// SIGTERM or SIGINT, from this call on: before it, either ends the process where it stands.
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -44,7 +44,7 @@ pub(super) fn run(command: &Demo, context: &Context) -> Result<Exit, Failure> {
         report.summary()?;
         if command.keep {
             report.title(&world.curl_lines());
-            stop_signal().await?;
+            stop_signal()?.await;
         }
         world.stop().await;
         Ok(if report.failed == 0 { Exit::Done } else { Exit::Failed })

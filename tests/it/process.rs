@@ -3,7 +3,8 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use provisor_tests::binary::serve;
+use provisor_tests::binary::{serve, serve_on};
+use provisor_tests::book::{Book, Engine};
 use provisor_tests::daemon::binary;
 use provisor_tests::desk::{Desk, text};
 use provisor_tests::hooks::until;
@@ -108,6 +109,22 @@ async fn a_probe_is_told_whether_a_host_is_ready() {
     command.env_clear().args(["--log", "error", "--data"]).arg(desk.book.directory()).arg("serve");
     let _process = Ended(command.stdout(Stdio::null()).spawn().unwrap());
     until(|| probe(&desk, &[]).0 == 0, || "a ready gateway".to_owned()).await;
+}
+
+/// Of every request a nonce is left behind: as many as come at the highest rates must go again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_requests_left_behind_goes_as_fast_as_it_came() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let book = Book::new(engine);
+        drop(book.open());
+        book.execute(
+            "INSERT INTO nonces (key_id, nonce, expires_at)
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000) SELECT 1, 'nonce-' || i, 1 FROM n",
+        );
+        let _server = serve_on(book.directory(), &book.url());
+        let left = || book.number("SELECT COUNT(*) FROM nonces");
+        until(|| left() == 1, || format!("{} nonces to go", left() - 1)).await;
+    }
 }
 
 /// Whoever waits for the line that says where it listens may stop it at once.

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit_log;
+mod backfill;
 mod catalogue;
 mod copy;
 mod deliveries;
@@ -107,7 +108,7 @@ impl Store {
     pub fn open_sqlite(path: &Path, vault: Arc<Vault>) -> Result<Self, Fault> {
         let connection = sqlite::open_writer(path)?;
         let sealed = sqlite::alone(&connection, |sql| prepare(sql, &vault))?;
-        let writer = Writer::start(connection).map_err(|error| Fault(format!("cannot start the writer: {error}")))?;
+        let writer = Writer::start(connection, path)?;
         let engine = Engine::Sqlite { writer, readers: Mutex::default(), path: path.to_owned() };
         Ok(Self(Arc::new(Inner { engine, vault, sealed: AtomicBool::new(sealed) })))
     }

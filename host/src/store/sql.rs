@@ -213,7 +213,10 @@ impl Row {
 
     /// A text in one of a few spellings.
     pub(crate) fn spelled<T>(&self, column: usize, parse: impl Fn(&str) -> Option<T>) -> Result<T, Fault> {
-        parse(&self.text(column)?).ok_or_else(|| unexpected(column))
+        match self.0.get(column) {
+            Some(Cell::Text(value)) => parse(value).ok_or_else(|| unexpected(column)),
+            _ => Err(unexpected(column)),
+        }
     }
 
     pub(crate) fn bytes(&self, column: usize) -> Result<Vec<u8>, Fault> {
@@ -225,7 +228,10 @@ impl Row {
 
     /// Bytes of a fixed length.
     pub(crate) fn array<const N: usize>(&self, column: usize) -> Result<[u8; N], Fault> {
-        self.bytes(column)?.try_into().map_err(|_| unexpected(column))
+        match self.0.get(column) {
+            Some(Cell::Bytes(value)) => value.as_slice().try_into().map_err(|_| unexpected(column)),
+            _ => Err(unexpected(column)),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
 
 use super::StoreError;
+use super::backfill::Backfill;
 use super::job::Job;
 use super::memory::{Hot, Memory, Nonces};
 use super::mounts;
@@ -40,10 +41,14 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread on a connection.
-    pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
+    /// Starts the thread on a connection to the book at `path`.
+    pub(crate) fn start(mut connection: Connection, path: &Path) -> Result<Self, Fault> {
         let (queue, jobs) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || write(&connection, &jobs))?;
+        let mut backfill = Backfill::start(&mut connection, path.to_owned())?;
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || write(&connection, &jobs, &mut backfill))
+            .map_err(|error| Fault(format!("cannot start the writer: {error}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -64,7 +69,7 @@ impl Drop for Writer {
     }
 }
 
-fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) {
+fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, backfill: &mut Backfill) {
     let mut memory = Memory::default();
     while let Ok(first) = jobs.recv() {
         // Whoever else is about to hand in a job does so first, where there are fewer cores than that takes: one commit for all.
@@ -84,6 +89,7 @@ fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) {
         for job in group {
             job.reply(result.clone().map_err(StoreError::from));
         }
+        backfill.go_on(connection);
     }
 }
 
@@ -329,8 +335,6 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, Fault> {
         ("foreign_keys", "ON"),
         ("cell_size_check", "ON"),
         ("journal_size_limit", "67108864"),
-        // More pages would mean longer pauses while they are written back.
-        ("wal_autocheckpoint", "1000"),
         ("mmap_size", "0"),
         // What a savepoint may have to take back stays in memory, and 32 MiB of pages do.
         ("temp_store", "MEMORY"),

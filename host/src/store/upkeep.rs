@@ -7,7 +7,7 @@ use super::Transaction;
 use super::sql::Dialect;
 
 /// Rows per table and sweep, so that no request waits long behind one.
-const BATCH: i64 = 1000;
+const BATCH: u16 = 1000;
 /// How long failed signatures are kept: well past every window in which they count.
 const FAILURES_KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// How long what was told to resellers stays to be looked at, and what could not be (our choices).
@@ -16,21 +16,28 @@ const UNTOLD_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 const POSTGRES_SETTINGS: &[&str] = &["server_version", "fsync", "synchronous_commit", "full_page_writes"];
 /// 2 is FULL.
-const SQLITE_SETTINGS: &[&str] =
-    &["journal_mode", "synchronous", "wal_autocheckpoint", "foreign_keys", "cell_size_check", "busy_timeout", "mmap_size"];
+const SQLITE_SETTINGS: &[&str] = &["journal_mode", "synchronous", "foreign_keys", "cell_size_check", "busy_timeout", "mmap_size"];
 
 impl Transaction<'_> {
-    /// Removes a batch of expired nonces, idempotency records, locks, failures, and of old deliveries and mails; how many rows went.
-    pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<usize, Fault> {
-        let mut swept = 0;
+    /// Removes a batch of expired nonces, idempotency records, locks, failures, and of old deliveries and mails; whether there may be
+    /// more.
+    pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<bool, Fault> {
+        let mut is_full = false;
         self.sql.forget()?;
-        for (statement, before) in [
-            (
-                // The newest row stays, so that numbers only grow.
+        // The newest row stays, so that numbers only grow.
+        let nonces = match self.sql.dialect() {
+            // A log, whose oldest rows expire first: those alone are looked at.
+            Dialect::Sqlite => {
+                "DELETE FROM nonces WHERE expires_at <= $1 AND id IN
+                   (SELECT id FROM nonces WHERE id < (SELECT MAX(id) FROM nonces) ORDER BY id LIMIT $2)"
+            }
+            Dialect::Postgres => {
                 "DELETE FROM nonces WHERE id IN
-                   (SELECT id FROM nonces WHERE expires_at <= $1 AND id < (SELECT MAX(id) FROM nonces) LIMIT $2)",
-                now,
-            ),
+                   (SELECT id FROM nonces WHERE expires_at <= $1 AND id < (SELECT MAX(id) FROM nonces) LIMIT $2)"
+            }
+        };
+        for (statement, before) in [
+            (nonces, now),
             (
                 "DELETE FROM idempotency WHERE (key_id, method, path, idempotency_key) IN
                    (SELECT key_id, method, path, idempotency_key FROM idempotency WHERE expires_at <= $1 LIMIT $2)",
@@ -43,9 +50,9 @@ impl Transaction<'_> {
             ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE sent_at <= $1 LIMIT $2)", now - TOLD_KEPT),
             ("DELETE FROM mails WHERE id IN (SELECT id FROM mails WHERE dead_at <= $1 LIMIT $2)", now - UNTOLD_KEPT),
         ] {
-            swept += self.sql.execute(statement, &[before.into(), BATCH.into()])?;
+            is_full |= self.sql.execute(statement, &[before.into(), i64::from(BATCH).into()])? >= usize::from(BATCH);
         }
-        Ok(swept)
+        Ok(is_full)
     }
 
     /// Removes a batch of what the journal has kept long enough: providers' events, and operations that ended at `ended` or before; how
@@ -55,7 +62,7 @@ impl Transaction<'_> {
         let mut swept = self.sql.execute(
             "DELETE FROM provider_events WHERE (profile, event_id) IN
                (SELECT profile, event_id FROM provider_events WHERE received_at <= $1 LIMIT $2)",
-            &[(now - TOLD_KEPT).into(), BATCH.into()],
+            &[(now - TOLD_KEPT).into(), i64::from(BATCH).into()],
         )?;
         // Of profiles that have no inventory any more.
         swept += self.sql.execute("DELETE FROM unowned_services WHERE seen_at <= $1", &[(now - TOLD_KEPT).into()])?;
@@ -78,7 +85,7 @@ impl Transaction<'_> {
             class("l.kind"),
             class("o.kind"),
         );
-        for row in self.sql.query(&query, &[ended.into(), BATCH.into()])? {
+        for row in self.sql.query(&query, &[ended.into(), i64::from(BATCH).into()])? {
             let id = row.int(0)?;
             swept += self.sql.execute("DELETE FROM operation_attempts WHERE operation_id = $1", &[id.into()])?;
             swept += self.sql.execute("DELETE FROM operations WHERE id = $1", &[id.into()])?;

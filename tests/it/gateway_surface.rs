@@ -594,7 +594,7 @@ async fn calls_that_wait_do_not_hold_up_the_others() {
         began.elapsed(),
         ready[ready.len() / 2],
         ready[ready.len() * 99 / 100],
-        (waiting - idle) / CALLS as u64
+        waiting.saturating_sub(idle) / CALLS as u64
     );
     assert_eq!(desk.live(KERNELHOST), i64::try_from(CALLS).unwrap());
 }

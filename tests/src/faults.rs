@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What happens to a request.
@@ -79,6 +79,8 @@ pub struct Upstream {
     address: SocketAddr,
     plan: Arc<Mutex<Plan>>,
     accepting: Mutex<Option<JoinHandle<()>>>,
+    /// While it is closed: bound, so that no other server is given the port, and not listening.
+    reserved: Mutex<Option<TcpSocket>>,
 }
 
 impl Upstream {
@@ -88,7 +90,7 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let plan = Arc::new(Mutex::new(Plan { server, rules: Vec::new(), seen: Vec::new(), injected: 0 }));
         let accepting = Mutex::new(Some(tokio::spawn(accept(listener, Arc::clone(&plan)))));
-        Self { address, plan, accepting }
+        Self { address, plan, accepting, reserved: Mutex::new(None) }
     }
 
     /// Stands in front of another server from now on.
@@ -128,12 +130,16 @@ impl Upstream {
             task.abort();
             // Only then is the port closed.
             let _aborted = task.await;
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(self.address).unwrap();
+            *self.reserved.lock().unwrap() = Some(socket);
         }
     }
 
     /// Takes connections again, on the same port.
-    pub async fn open(&self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+    pub fn open(&self) {
+        let listener = self.reserved.lock().unwrap().take().unwrap().listen(1024).unwrap();
         let task = tokio::spawn(accept(listener, Arc::clone(&self.plan)));
         *self.accepting.lock().unwrap() = Some(task);
     }

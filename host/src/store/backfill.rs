@@ -17,9 +17,9 @@ use rusqlite::Connection;
 
 use super::sqlite::{fault, open_writer};
 
-/// New pages in the log that are worth a sync of the book. Fewer at a time would write the same page more often, more would keep the
-/// disk from the commits for longer.
-const PAGES: u32 = 500;
+/// New pages in the log that are worth a sync of the book, as SQLite has it. Fewer at a time would write the same page more often, more
+/// would keep the disk from the commits for longer.
+const PAGES: u32 = 1000;
 /// How long the log gets before the writer sees to it that it begins anew: 32 MiB, which a start after a crash reads within 100 ms.
 const LONG: u32 = 8192;
 

@@ -20,7 +20,7 @@ use super::sqlite::{fault, open_writer};
 /// New pages in the log that are worth a sync of the book, as SQLite has it. Fewer at a time would write the same page more often, more
 /// would keep the disk from the commits for longer.
 const PAGES: u32 = 1000;
-/// How long the log gets before the writer sees to it that it begins anew: 32 MiB, which a start after a crash reads within 100 ms.
+/// How long the log gets before the writer sees to it that it begins anew: 32 MiB, all of which a start after a crash reads.
 const LONG: u32 = 8192;
 
 /// What the writer knows of its log. Dropping it ends the thread.

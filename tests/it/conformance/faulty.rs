@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::bench::{Bench, Candidate, Intent, Operation, reference, service_of};
 
 /// Time enough for a few tries.
-const DEADLINE_MS: u32 = 2_500;
+const DEADLINE_MS: u32 = 5_000;
 /// Cases that run at the same time: more would take each other's time.
 const AT_A_TIME: usize = 8;
 /// Past every deadline here.
@@ -131,9 +131,7 @@ fn judge(what: &str, fault: Option<Fault>, problem: &Problem, changed: bool) {
         // Whatever was read out of that, it is no success.
         Some(Answer::Echo(_)) => &[ProblemKind::Protocol, ProblemKind::Refused, ProblemKind::Invalid],
     };
-    // On a busy machine the deadline may cut the last try short, which is told as what it is.
-    let is_cut_short = *kind == ProblemKind::Unreachable && message.contains("no whole answer in time");
-    assert!(is_cut_short || kinds.contains(kind), "{told}");
+    assert!(kinds.contains(kind), "{told}");
     assert!(!(changed && *effect == Effect::None), "{told}: something was done");
     let was_not_executed = matches!(fault.map(|fault| fault.answer), None | Some(Answer::TooMany(_)));
     assert!(!was_not_executed || *effect == Effect::None, "{told}: nothing was executed");

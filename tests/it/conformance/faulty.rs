@@ -111,7 +111,10 @@ async fn case(candidate: Candidate, operation: Operation, fault: Option<Fault>) 
     }
     let again = bench.run(&intent.again()).await.unwrap_or_else(|problem| panic!("{what}, again: {}", problem.message));
     let service = bench.settled(service_of(again)).await;
-    check_state(&what, operation, service.state);
+    // A look whose shuffle was drawn for another within the minute is told what that one was (gp 2.5); twice running is no chance.
+    let is_old = !expected(operation).contains(&service.state);
+    let service = if is_old { bench.settled(service).await } else { service };
+    assert!(expected(operation).contains(&service.state), "{what}: {:?}", service.state);
     let spends = bench.capability(operation.name()).is_some_and(|capability| capability.charges);
     assert_eq!(bench.charges(), charges + i64::from(spends), "{what}: charges");
     assert_eq!(bench.bought(), i64::from(operation != Operation::Terminate), "{what}: services");
@@ -140,13 +143,12 @@ fn judge(what: &str, fault: Option<Fault>, problem: &Problem, changed: bool) {
     assert!(!message.is_empty());
 }
 
-fn check_state(what: &str, operation: Operation, state: State) {
-    let expected: &[State] = match operation {
+fn expected(operation: Operation) -> &'static [State] {
+    match operation {
         Operation::Suspend => &[State::Suspended],
         Operation::Terminate => &[State::Terminated, State::Missing],
         _ => &[State::Active],
-    };
-    assert!(expected.contains(&state), "{what}: {state:?}");
+    }
 }
 
 /// An intended change, and the service it needs.

@@ -3,12 +3,14 @@
 //! The questions that cross tenants are named on [`Books`]; everything that belongs to one reseller goes through
 //! [`Books::account`], whose every statement carries the account. A method earns its place by being needed by a server.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::Meter;
 use crate::message::Response;
@@ -371,8 +373,8 @@ pub struct Product {
     pub description: String,
     /// By currency and billing cycle.
     pub prices: Vec<Price>,
-    /// The config options: a JSON array in the form that the API selling the product defines.
-    pub config_options: String,
+    /// What may or must be chosen with it.
+    pub config_options: Vec<ConfigOption>,
     /// How many are left; `None` for no limit.
     pub stock: Option<u32>,
 }
@@ -388,6 +390,57 @@ pub struct Price {
     pub price: Minor,
     /// Once.
     pub setup_fee: Minor,
+}
+
+/// Something to choose with a product, as a catalogue's file and the books spell it.
+///
+/// ```json
+/// {"name": "ram", "type": "select", "required": true,
+///  "choices": [{"value": "4", "label": "4 GB"}, {"value": "8", "label": "8 GB", "prices": {"EUR": "2.00", "USD": "2.20"}}]}
+/// ```
+///
+/// A price is added to each cycle's price of each service. A choice without prices is free; one that has prices, but none in the
+/// reseller's currency, cannot be ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigOption {
+    /// What orders name.
+    pub name: String,
+    /// What values it takes.
+    #[serde(rename = "type")]
+    pub kind: OptionKind,
+    /// Whether an order must name it.
+    #[serde(default)]
+    pub required: bool,
+    /// For `select`, the values; for `quantity`, at most one, with the price of a unit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<Choice>,
+}
+
+/// What values a config option takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptionKind {
+    /// One of the choices' values.
+    Select,
+    /// A number of units.
+    Quantity,
+    /// Free text.
+    Text,
+}
+
+/// A choice of a config option.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// What orders name.
+    pub value: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// What it adds per cycle, by currency.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prices: BTreeMap<String, Minor>,
 }
 
 spelled! {
@@ -848,4 +901,24 @@ pub struct License {
     pub look_at: Option<Timestamp>,
     /// Since when it is suspended for want of payment, if it is.
     pub unpaid_since: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_config_option_is_none() {
+        let read = |text: &str| serde_json::from_str::<Vec<ConfigOption>>(text);
+        assert!(read(r#"[{"name":"a","type":"select","choices":[{"value":"1","prices":{"EUR":"2.00"}}]}]"#).is_ok());
+        for text in [
+            "",
+            "{}",
+            r#"[{"name":"a","type":"list"}]"#,
+            r#"[{"name":"a","type":"text","requird":true}]"#,
+            r#"[{"name":"a","type":"select","choices":[{"value":"1","prices":{"EUR":2}}]}]"#,
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
 }

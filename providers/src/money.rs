@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// An amount in minor units (cents). Which currency it is stands beside it, in the row or message that holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Minor(pub i64);
@@ -69,6 +71,18 @@ impl FromStr for Minor {
     }
 }
 
+impl Serialize for Minor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Minor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +119,8 @@ mod tests {
     fn what_is_written_is_read_back() {
         for minor in [0, 1, 99, 100, 101, -1, -100, 123_456_789] {
             assert_eq!(Minor(minor).to_string().parse(), Ok(Minor(minor)));
+            let json = serde_json::to_string(&Minor(minor)).unwrap();
+            assert_eq!((json.starts_with('"'), serde_json::from_str(&json).ok()), (true, Some(Minor(minor))));
         }
     }
 }

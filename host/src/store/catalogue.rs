@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use provisor_providers::books::{FREE_PACKAGE, Fault, Package, Price, Product};
+use provisor_providers::books::{ConfigOption, FREE_PACKAGE, Fault, Package, Price, Product};
 use provisor_providers::money::Minor;
 use serde::Deserialize;
 
@@ -45,7 +45,7 @@ pub struct NewProduct {
     pub prices: Vec<NewPrice>,
     /// What may or must be chosen.
     #[serde(default, rename = "option")]
-    pub options: Vec<NewOption>,
+    pub options: Vec<ConfigOption>,
 }
 
 /// KernelHost's product families (spec 1).
@@ -79,36 +79,6 @@ pub struct NewPrice {
     /// Decimal text; nothing unless given.
     #[serde(default)]
     pub setup_fee: Option<String>,
-}
-
-/// An option of a product.
-#[derive(Debug, Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewOption {
-    /// What orders name.
-    pub name: String,
-    /// `select`, `quantity` or `text`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Whether an order must name it.
-    #[serde(default)]
-    pub required: bool,
-    /// For `select`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub choices: Vec<NewChoice>,
-}
-
-/// A choice of an option.
-#[derive(Debug, Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewChoice {
-    /// What orders name.
-    pub value: String,
-    /// For people.
-    pub label: String,
-    /// What it adds per cycle, by currency, as decimal text.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub prices: BTreeMap<String, String>,
 }
 
 /// A firewall package to be put on sale.
@@ -174,13 +144,9 @@ impl NewProduct {
             amount(&price.price)?;
             price.setup_fee.as_deref().map(amount).transpose()?;
         }
-        for option in &self.options {
-            if !matches!(option.kind.as_str(), "select" | "quantity" | "text") {
-                return Err(format!("option {}: type is select, quantity or text, not `{}`", option.name, option.kind));
-            }
-            for price in option.choices.iter().flat_map(|choice| choice.prices.values()) {
-                amount(price)?;
-            }
+        let choices = self.options.iter().flat_map(|option| &option.choices);
+        if choices.flat_map(|choice| choice.prices.values()).any(|price| *price < Minor::ZERO) {
+            return Err("what a choice adds is not negative".to_owned());
         }
         Ok(())
     }
@@ -335,7 +301,8 @@ fn read_product(sql: &mut dyn Sql, row: &Row) -> Result<Product, Fault> {
         family: row.text(2)?,
         description: row.text(3)?,
         prices: prices.iter().map(price).collect::<Result<_, _>>()?,
-        config_options: row.text(4)?,
+        config_options: serde_json::from_str(&row.text(4)?)
+            .map_err(|error| Fault(format!("config options of product {id}: {error}")))?,
         stock: row.opt_int(5)?.map(|stock| u32::try_from(stock).unwrap_or(0)),
     })
 }

@@ -78,16 +78,11 @@ pub fn is_idempotency_key(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
     /// Exact.
-    #[serde(serialize_with = "write_minor", deserialize_with = "read_minor")]
+    #[serde(deserialize_with = "read_minor")]
     pub amount: Minor,
     /// ISO 4217; empty where the provider does not say.
     #[serde(default, deserialize_with = "lenient")]
     pub currency: String,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
-fn write_minor<S: serde::Serializer>(amount: &Minor, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(amount)
 }
 
 fn read_minor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Minor, D::Error> {

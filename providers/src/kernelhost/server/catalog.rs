@@ -1,28 +1,13 @@
-//! Products: what they cost, and what may be chosen with them.
-//!
-//! # Config options in the books
-//!
-//! [`books::Product::config_options`] holds a JSON array in the form of [`ConfigOption`]. It differs from what the API shows in
-//! one thing: a choice has a price for each currency, of which a reseller is shown the one of its own.
-//!
-//! ```json
-//! [{"name": "ram", "type": "select", "required": true,
-//!   "choices": [{"value": "4", "label": "4 GB"}, {"value": "8", "label": "8 GB", "prices": {"EUR": "2.00", "USD": "2.20"}}]},
-//!  {"name": "ips", "type": "quantity", "choices": [{"value": "unit", "prices": {"EUR": "1.00", "USD": "1.10"}}]},
-//!  {"name": "motd", "type": "text"}]
-//! ```
-//!
-//! A price is added to each cycle's price of each service. A choice without prices is free; one that has prices, but none in the
-//! reseller's currency, cannot be ordered. The one choice that a `quantity` option may have carries the price of a unit.
+//! Products: what they cost, and what may be chosen with them. A choice has a price for each currency, of which a reseller is shown the
+//! one of its own.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::problem::{self, Handled, field};
 use super::{Call, ok};
-use crate::books::{self, Books, Fault};
+use crate::books::{self, Books, ConfigOption, OptionKind};
 use crate::kernelhost::wire::{self, All, Amount, FieldError};
 use crate::money::Minor;
 
@@ -34,7 +19,7 @@ const TEXT_MAX: usize = 255;
 /// `GET /v1/products`.
 pub(super) fn list(call: &Call<'_>, books: &mut dyn Books) -> Handled {
     let currency = books.account(call.key.account).profile()?.currency;
-    let data = books.products()?.iter().map(|product| show(product, &currency)).collect::<Result<_, _>>()?;
+    let data = books.products()?.iter().map(|product| show(product, &currency)).collect();
     Ok(ok(&All::<wire::Product> { data }))
 }
 
@@ -42,100 +27,44 @@ pub(super) fn list(call: &Call<'_>, books: &mut dyn Books) -> Handled {
 pub(super) fn one(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
     let currency = books.account(call.key.account).profile()?.currency;
     let product = books.product(id)?.ok_or_else(problem::not_found)?;
-    Ok(ok(&show(&product, &currency)?))
+    Ok(ok(&show(&product, &currency)))
 }
 
-fn show(product: &books::Product, currency: &str) -> Result<wire::Product, Fault> {
+fn show(product: &books::Product, currency: &str) -> wire::Product {
     let amount = |amount| Amount { amount, currency: currency.to_owned() };
     let price = |price: &books::Price| wire::ProductPrice {
         billing_cycle: price.cycle.clone(),
         price: amount(price.price),
         setup_fee: Some(amount(price.setup_fee)),
     };
-    let choice = |choice: Choice| wire::ConfigChoice {
+    let choice = |choice: &books::Choice| wire::ConfigChoice {
         price: choice.prices.get(currency).copied().map(amount),
-        value: choice.value,
-        label: choice.label,
+        value: choice.value.clone(),
+        label: choice.label.clone(),
     };
-    let option = |option: ConfigOption| wire::ConfigOption {
-        name: option.name,
-        kind: option.kind.as_str().to_owned(),
+    let option = |option: &ConfigOption| wire::ConfigOption {
+        name: option.name.clone(),
+        kind: spell(option.kind).to_owned(),
         required: option.required,
-        choices: option.choices.into_iter().map(choice).collect(),
+        choices: option.choices.iter().map(choice).collect(),
     };
-    Ok(wire::Product {
+    wire::Product {
         id: product.id,
         name: product.name.clone(),
         family: Some(product.family.clone()),
         description: Some(product.description.clone()),
         prices: product.prices.iter().filter(|price| price.currency == currency).map(price).collect(),
-        config_options: options(product)?.into_iter().map(option).collect(),
+        config_options: product.config_options.iter().map(option).collect(),
         stock: product.stock,
-    })
-}
-
-/// Something to choose with a product, as the books hold it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConfigOption {
-    /// The member's name in `config_options` of an order.
-    pub name: String,
-    /// What values it takes.
-    #[serde(rename = "type")]
-    pub kind: OptionKind,
-    /// Whether an order must name it.
-    #[serde(default)]
-    pub required: bool,
-    /// For `select`, the values; for `quantity`, at most one, with the price of a unit.
-    #[serde(default)]
-    pub choices: Vec<Choice>,
-}
-
-/// What values a config option takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptionKind {
-    /// One of the choices' values.
-    Select,
-    /// A number of units, 0 to 1,000.
-    Quantity,
-    /// Free text, at most 255 characters.
-    Text,
-}
-
-impl OptionKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Select => "select",
-            Self::Quantity => "quantity",
-            Self::Text => "text",
-        }
     }
 }
 
-/// A choice, as the books hold it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Choice {
-    /// The value to send.
-    pub value: String,
-    /// For people.
-    #[serde(default)]
-    pub label: Option<String>,
-    /// What it adds per cycle, by currency.
-    #[serde(default, deserialize_with = "read_prices")]
-    pub prices: BTreeMap<String, Minor>,
-}
-
-fn read_prices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Minor>, D::Error> {
-    let read = |(currency, price): (String, String)| Ok((currency, price.parse().map_err(serde::de::Error::custom)?));
-    BTreeMap::<String, String>::deserialize(deserializer)?.into_iter().map(read).collect()
-}
-
-/// A product's config options. Fails when the books hold something else than the form above.
-pub fn options(product: &books::Product) -> Result<Vec<ConfigOption>, Fault> {
-    serde_json::from_str(&product.config_options)
-        .map_err(|error| Fault(format!("config options of product {}: {error}", product.id)))
+fn spell(kind: OptionKind) -> &'static str {
+    match kind {
+        OptionKind::Select => "select",
+        OptionKind::Quantity => "quantity",
+        OptionKind::Text => "text",
+    }
 }
 
 /// What the chosen options add to each cycle of one service; or what is wrong with them.
@@ -225,14 +154,14 @@ mod tests {
             family: "kvm".to_owned(),
             description: String::new(),
             prices: vec![price("EUR", 990), price("USD", 1090)],
-            config_options: options.to_string(),
+            config_options: serde_json::from_value(options).unwrap(),
             stock: None,
         }
     }
 
     fn price(chosen: Value, currency: &str) -> Result<Minor, Vec<(String, String)>> {
         let chosen: BTreeMap<String, Value> = serde_json::from_value(chosen).unwrap();
-        price_options(&options(&product()).unwrap(), &chosen, currency)
+        price_options(&product().config_options, &chosen, currency)
             .map_err(|errors| errors.into_iter().map(|error| (error.field, error.code)).collect())
     }
 
@@ -279,7 +208,7 @@ mod tests {
             name: name.to_owned(),
             kind: OptionKind::Quantity,
             required: false,
-            choices: vec![Choice {
+            choices: vec![books::Choice {
                 value: "unit".to_owned(),
                 label: None,
                 prices: BTreeMap::from([("EUR".to_owned(), Minor(i64::MAX))]),
@@ -293,16 +222,9 @@ mod tests {
 
     #[test]
     fn a_reseller_sees_the_prices_of_its_currency_only() {
-        let shown = serde_json::to_value(show(&product(), "USD").unwrap()).unwrap();
+        let shown = serde_json::to_value(show(&product(), "USD")).unwrap();
         assert_eq!(shown["prices"][0]["price"], json!({"amount": "10.90", "currency": "USD"}));
         assert_eq!(shown["config_options"][0]["choices"][1]["price"], json!({"amount": "2.20", "currency": "USD"}));
         assert!(!shown.to_string().contains("EUR"));
-    }
-
-    #[test]
-    fn a_misspelt_definition_is_the_operators_fault() {
-        for options in ["", "{}", r#"[{"name":"a","type":"list"}]"#, r#"[{"name":"a","type":"text","requird":true}]"#] {
-            assert!(super::options(&books::Product { config_options: options.to_owned(), ..product() }).is_err(), "{options}");
-        }
     }
 }

@@ -239,7 +239,7 @@ fn check(request: &OrderRequest, product: &Product, currency: &str) -> Result<Co
         errors.push(field("note", "malformed", "At most 500 characters, none of them a control character, are expected."));
     }
     let price = find_price(request, product, currency).map_err(|error| errors.push(error));
-    let options = catalog::price_options(&catalog::options(product)?, &request.config_options, currency);
+    let options = catalog::price_options(&product.config_options, &request.config_options, currency);
     let options = options.map_err(|wrong| errors.extend(wrong));
     let (Ok(price), Ok(options), true) = (price, options, errors.is_empty()) else { return Err(problem::invalid(errors).into()) };
     let cost = cost(price, options, count);
@@ -317,7 +317,7 @@ mod tests {
                 price("EUR", "biennially", -500, 0),
                 price("EUR", "onetime", 100, 0),
             ],
-            config_options: options.to_string(),
+            config_options: serde_json::from_value(options).unwrap(),
             stock: Some(5),
         }
     }

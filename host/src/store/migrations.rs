@@ -20,6 +20,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (12, include_str!("migrations/0012_sealed_options.sql")),
     (13, include_str!("migrations/0013_nonces.sql")),
     (14, include_str!("migrations/0014_orders.sql")),
+    (15, include_str!("migrations/0015_idempotency.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

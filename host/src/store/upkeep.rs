@@ -36,13 +36,19 @@ impl Transaction<'_> {
                    (SELECT id FROM nonces WHERE expires_at <= $1 AND id < (SELECT MAX(id) FROM nonces) LIMIT $2)"
             }
         };
+        let idempotency = match self.sql.dialect() {
+            // A record is written anew for an hour past its day at most, and holds up what is behind it for no longer.
+            Dialect::Sqlite => {
+                "DELETE FROM idempotency WHERE expires_at <= $1 AND rowid IN (SELECT rowid FROM idempotency ORDER BY rowid LIMIT $2)"
+            }
+            Dialect::Postgres => {
+                "DELETE FROM idempotency WHERE (key_id, method, path, idempotency_key) IN
+                   (SELECT key_id, method, path, idempotency_key FROM idempotency WHERE expires_at <= $1 LIMIT $2)"
+            }
+        };
         for (statement, before) in [
             (nonces, now),
-            (
-                "DELETE FROM idempotency WHERE (key_id, method, path, idempotency_key) IN
-                   (SELECT key_id, method, path, idempotency_key FROM idempotency WHERE expires_at <= $1 LIMIT $2)",
-                now,
-            ),
+            (idempotency, now),
             ("DELETE FROM locks WHERE (key_id, network) IN (SELECT key_id, network FROM locks WHERE until <= $1 LIMIT $2)", now),
             ("DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE at <= $1 LIMIT $2)", now - FAILURES_KEPT),
             ("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE delivered_at <= $1 LIMIT $2)", now - TOLD_KEPT),

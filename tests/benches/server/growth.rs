@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use provisor_tests::binary::{SERVE, provisor};
+use provisor_tests::binary::{SERVE, provisor, serve};
 use provisor_tests::daemon::Daemon;
 use tempfile::TempDir;
 
@@ -31,7 +31,7 @@ impl Grown {
     async fn start(rows: usize) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut callers = prepare(home.path()).await;
-        provide_services(home.path(), &mut callers).await;
+        provide_services(serve(home.path()), &mut callers).await;
         fill(home.path(), rows);
         let mut command = provisor(home.path());
         command.args(SERVE).env("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "3600000");

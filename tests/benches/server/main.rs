@@ -12,6 +12,7 @@ mod bare;
 mod growth;
 mod load;
 mod peer;
+mod postgres;
 
 use std::path::Path;
 use std::process::Command;
@@ -65,9 +66,13 @@ fn main() {
     {
         return bare::serve(Path::new(file));
     }
-    load::pin_to_second_core();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    if arguments.iter().any(|argument| argument == "growth") {
+    let is_asked = |mode: &str| arguments.iter().any(|argument| argument == mode);
+    if is_asked("postgres") {
+        return runtime.block_on(postgres::measure());
+    }
+    load::pin_to_second_core();
+    if is_asked("growth") {
         runtime.block_on(growth::measure());
     } else {
         runtime.block_on(measure());
@@ -77,7 +82,7 @@ fn main() {
 async fn measure() {
     let home = tempfile::tempdir().unwrap();
     let mut callers = prepare(home.path()).await;
-    provide_services(home.path(), &mut callers).await;
+    provide_services(serve(home.path()), &mut callers).await;
     // Making services of paid orders is not what is measured, nor what the peer does.
     let mut command = provisor(home.path());
     command.args(SERVE).env("PROVISOR_SERVER__FULFILMENT__DELAY_MS", "3600000");
@@ -108,7 +113,10 @@ async fn measure() {
 /// A book with resellers who can pay for all of it.
 async fn prepare(home: &Path) -> Vec<Caller> {
     Vault::create_key(home, &[7; 32]).unwrap();
-    let store = Store::open_sqlite(&home.join("provisor.db"), Vault::open(home).unwrap().into()).unwrap();
+    make_callers(&Store::open_sqlite(&home.join("provisor.db"), Vault::open(home).unwrap().into()).unwrap()).await
+}
+
+async fn make_callers(store: &Store) -> Vec<Caller> {
     let mut callers = Vec::new();
     for _ in 0..CALLERS {
         let secret = SecretString::from(format!("BENCHsecret{:0>29}", unique()));
@@ -140,9 +148,8 @@ async fn prepare(home: &Path) -> Vec<Caller> {
     callers
 }
 
-/// Lets a server make a service for each.
-async fn provide_services(home: &Path, callers: &mut [Caller]) {
-    let server = serve(home);
+/// Lets a server make a service for each, and ends it.
+async fn provide_services(server: Daemon, callers: &mut [Caller]) {
     for caller in callers {
         caller.key.base_url = format!("http://{}{MOUNT}", server.address());
         caller.service = first_service(&caller.key).await;

@@ -8,7 +8,7 @@ use provisor_tests::book::{Book, Engine};
 use provisor_tests::daemon::Daemon;
 
 use super::load::{self, Clients, Reading, Requests};
-use super::{CONNECTIONS, Caller, ROUNDS, make_callers, orders, provide_services, reads};
+use super::{CONNECTIONS, ROUNDS, make_callers, orders, provide_services, reads};
 
 /// Requests of a connection in a turn.
 const READS: usize = 60;

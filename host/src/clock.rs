@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use provisor_providers::server::{Moment, Rules};
-use rand::Rng;
 
 /// What time it is, and bytes nobody can guess.
 pub trait Clock: Send + Sync {
@@ -18,8 +17,7 @@ pub trait Clock: Send + Sync {
     }
 }
 
-/// The machine's clock, and a generator of each thread that the operating system seeds, and seeds anew every 64 KiB: to ask the system
-/// itself for each request took longer than to check a signature.
+/// The machine's clock and the operating system's generator.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct System;
 
@@ -30,7 +28,8 @@ impl Clock for System {
 
     fn seed(&self) -> [u8; 32] {
         let mut seed = [0; 32];
-        rand::rng().fill_bytes(&mut seed);
+        #[expect(clippy::expect_used, reason = "without randomness no key, nonce or signature is safe")]
+        getrandom::fill(&mut seed).expect("the operating system gives random bytes");
         seed
     }
 }

@@ -144,9 +144,12 @@ impl NewProduct {
             amount(&price.price)?;
             price.setup_fee.as_deref().map(amount).transpose()?;
         }
-        let choices = self.options.iter().flat_map(|option| &option.choices);
-        if choices.flat_map(|choice| choice.prices.values()).any(|price| *price < Minor::ZERO) {
-            return Err("what a choice adds is not negative".to_owned());
+        let pays = |option: &&ConfigOption| {
+            let mut prices = option.choices.iter().flat_map(|choice| choice.prices.values());
+            prices.any(|price| *price < Minor::ZERO)
+        };
+        if let Some(option) = self.options.iter().find(pays) {
+            return Err(format!("option {}: what a choice adds is not negative", option.name));
         }
         Ok(())
     }
@@ -338,4 +341,24 @@ pub(super) fn packages(sql: &mut dyn Sql) -> Result<Vec<Package>, Fault> {
         packages.push(Package { name, rank: row.number(1)?, prices });
     }
     Ok(packages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_makes_no_sense_is_refused_by_name() {
+        let parse = |kind: &str, price: &str| {
+            let text = format!(
+                "[[product]]\nid = 1\nname = 'S'\nfamily = 'kvm'\nprices = [{{ cycle = 'monthly', currency = 'EUR', price = '9.90' }}]\n\
+                 [[product.option]]\nname = 'ram'\ntype = '{kind}'\nchoices = [{{ value = '8', prices = {{ EUR = '{price}' }} }}]"
+            );
+            Catalogue::parse(&text).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(parse("select", "2.00"), Ok(()));
+        assert!(parse("select", "-2.00").unwrap_err().contains("product 1: option ram"));
+        assert!(parse("select", "2,00").unwrap_err().contains("not an amount"));
+        assert!(parse("list", "2.00").unwrap_err().contains("`list`"));
+    }
 }

@@ -40,7 +40,6 @@ db.exec(`
   CREATE TABLE idempotency (key TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, body_hash BLOB NOT NULL,
     status INTEGER NOT NULL, headers TEXT NOT NULL, body TEXT NOT NULL, unfinished_order INTEGER, at INTEGER NOT NULL, expires INTEGER NOT NULL,
     PRIMARY KEY (key, method, path, name));
-  CREATE INDEX idempotency_expiry ON idempotency (expires);
   CREATE TABLE audit (stream INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, account INTEGER, key TEXT, peer TEXT, method TEXT,
     path TEXT, status INTEGER, reason TEXT, request TEXT, event TEXT NOT NULL, detail TEXT, hash BLOB NOT NULL, UNIQUE (stream, seq));
   CREATE TABLE heads (stream INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NULL);
@@ -85,7 +84,7 @@ const prefix = '/cp/kh_reseller_api';
 const [perMinute, burst, perDay] = [1000000, 1000000, 1000000000];
 const members = new Set(['product_id', 'billing_cycle', 'quantity', 'config_options', 'hostname', 'note']);
 const day = 86400000;
-const seller = 'Example Hosting\nExample Street 1\n12345 Example Town';
+const [seller, taxBasisPoints] = ['', 0];
 
 // As ours: 26 characters, the time first.
 function requestId(now) {
@@ -162,8 +161,8 @@ function place(caller, request) {
   if (!cost) return [422, '{}'];
   if (profile.balance < cost.total || charge.run(cost.total, account, cost.total).changes === 0) return [402, '{}'];
   const lines = JSON.stringify([[`${ware.name}, ${cycle}`, cost.quantity, cost.recurring / cost.quantity]]);
-  const tax = Math.round((cost.total * 1900) / 11900);
-  const invoice = addInvoice.run(account, cost.total, tax, 1900, profile.currency, lines, seller, now, now + day, now).lastInsertRowid;
+  const tax = Math.round((cost.total * taxBasisPoints) / (10000 + taxBasisPoints));
+  const invoice = addInvoice.run(account, cost.total, tax, taxBasisPoints, profile.currency, lines, seller, now, now + day, now).lastInsertRowid;
   addEntry.run(account, now, -cost.total, String(invoice));
   const chosen = JSON.stringify(order.config_options ?? {});
   const id = addOrder.run(account, product, cycle, cost.quantity, chosen, order.hostname?.toLowerCase() ?? null, order.note ?? null, cost.total,

@@ -51,8 +51,8 @@ fn fill(data: &Path, orders: u32) {
     let numbers = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {orders})");
     book.execute_batch(&format!(
         "PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; BEGIN;
-         {numbers} INSERT INTO invoices (id, account_id, status, total, currency, issued_at, due_at, paid_at)
-           SELECT 1000000 + i, 1, 'paid', 990, 'EUR', i, i, i FROM n WHERE {orders} > 0;
+         {numbers} INSERT INTO invoices (id, account_id, status, total, currency, issued_at, due_at, paid_at, previous, number)
+           SELECT 1000000 + i, 1, 'paid', 990, 'EUR', i, i, i, 999999 + i, i FROM n WHERE {orders} > 0;
          {numbers} INSERT INTO orders (id, account_id, product_id, cycle, quantity, config_options, total, recurring, currency, invoice_id,
                                        created_at, expires_at, status, service_id, paid_at)
            SELECT 1000000 + i, 1, 42, 'monthly', 1, '{{}}', 990, 990, 'EUR', 1000000 + i, i, i, 'completed', 1000000 + i, i FROM n WHERE {orders} > 0;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use provisor::audit::{Verdict, verify_store};
 use provisor::store::{NewKey, Store, StoreError, Transaction};
-use provisor_providers::books::{AccountId, Attempted, AuditRow, Books, Entry, Fault, Keep, NewInvoice, Tax};
+use provisor_providers::books::{AccountId, Attempted, AuditRow, Books, Entry, Fault, Keep, Mail, NewInvoice, Tax};
 use provisor_providers::limits::Meter;
 use provisor_providers::money::Minor;
 use provisor_tests::book::{Book, Engine};
@@ -103,6 +103,10 @@ async fn credit_is_never_overdrawn_and_the_ledger_adds_up() {
     assert_eq!(book.number("SELECT SUM(amount) FROM ledger"), 1);
 }
 
+fn mail() -> Mail {
+    Mail { kind: "test".to_owned(), subject: String::new(), body: String::new(), at: now() }
+}
+
 fn invoice() -> NewInvoice {
     NewInvoice {
         total: Minor(1),
@@ -126,17 +130,55 @@ async fn what_a_transaction_read_of_an_account_is_so_when_it_commits() {
         let store = store.clone();
         tokio::spawn(async move {
             let work = store.transact(move |books| {
-                let few = books.account(id).count_invoices()? < 5;
-                if few { books.account(id).add_invoice(&invoice()).map(Some) } else { Ok(None) }
+                let is_added = books.account(id).mails_since("test", now() - SignedDuration::from_secs(1))? < 5;
+                if is_added {
+                    books.account(id).queue_mail(&mail())?;
+                }
+                Ok(is_added)
             });
             work.await.unwrap()
         })
     });
     let mut added = 0;
     for work in works.collect::<Vec<_>>() {
-        added += i64::from(work.await.unwrap().is_some());
+        added += i64::from(work.await.unwrap());
     }
-    assert_eq!((added, book.number("SELECT COUNT(*) FROM invoices")), (5, 5));
+    assert_eq!((added, book.number("SELECT COUNT(*) FROM mails")), (5, 5));
+}
+
+/// Two resellers in turn, and one who has a single invoice.
+#[tokio::test]
+async fn a_resellers_invoices_are_listed_in_pages_from_the_first() {
+    let (_book, store) = book();
+    let (one, other, third) = (account(&store).await, account(&store).await, account(&store).await);
+    let made = store.transact(move |books| {
+        let mut made = Vec::new();
+        for _ in 0..150 {
+            made.push(books.account(one).add_invoice(&invoice())?);
+            books.account(other).add_invoice(&invoice())?;
+        }
+        books.account(third).add_invoice(&invoice())?;
+        Ok(made)
+    });
+    let made = made.await.unwrap();
+    let ids = |account: AccountId, offset, limit| {
+        let listed = store.transact(move |books| books.account(account).invoices(offset, limit));
+        async move { listed.await.unwrap().into_iter().map(|invoice| invoice.id).collect::<Vec<_>>() }
+    };
+    for offset in [0, 1, 62, 63, 64, 65, 100, 127, 128, 140, 149, 150, 151, u64::MAX] {
+        for limit in [0, 1, 2, 25, 64, 100, 200] {
+            let wanted: Vec<i64> = made.iter().copied().skip(offset.try_into().unwrap()).take(limit as usize).collect();
+            assert_eq!(ids(one, offset, limit).await, wanted, "{limit} after {offset}");
+        }
+    }
+    assert_eq!((ids(third, 0, 25).await.len(), ids(third, 1, 25).await.len()), (1, 0));
+    let counts = store.transact(move |books| Ok([one, third].map(|id| books.account(id).count_invoices().unwrap())));
+    assert_eq!(counts.await.unwrap(), [150, 1]);
+    let newest = store.read(|books| books.newest_invoices(Some(one), 3)).unwrap();
+    assert!(newest.iter().map(|(_, invoice)| invoice.id).eq(made.iter().rev().take(3).copied()));
+    assert_eq!(store.read(|books| books.newest_invoices(Some(third), 3)).unwrap().len(), 1);
+    let all = store.read(|books| books.newest_invoices(None, 1)).unwrap();
+    assert_eq!(all[0].0, third);
 }
 
 #[tokio::test]

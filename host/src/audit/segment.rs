@@ -42,7 +42,7 @@ pub struct Line {
 
 impl From<StoredAuditRow> for Line {
     fn from(stored: StoredAuditRow) -> Self {
-        let StoredAuditRow { stream, seq, row, chain_hash } = stored;
+        let StoredAuditRow { id: _, stream, seq, row, chain_hash } = stored;
         Self {
             stream,
             seq,

@@ -50,6 +50,8 @@ pub enum What {
     Missing,
     /// It stands where no row can stand: a second time, or among those that were archived.
     Unexpected,
+    /// It stands before a row whose number is smaller: rows are added at the end alone.
+    Displaced,
     /// It stands behind the chain's head.
     PastHead,
     /// The chain's head names another hash.
@@ -71,6 +73,7 @@ impl What {
             Self::Malformed => "malformed",
             Self::Missing => "missing",
             Self::Unexpected => "unexpected",
+            Self::Displaced => "displaced",
             Self::PastHead => "past_head",
             Self::HeadDiffers => "head_differs",
             Self::Rewritten { .. } => "rewritten",
@@ -87,6 +90,7 @@ impl fmt::Display for BadRow {
             What::Malformed => write!(f, "stream {stream}: row {seq} was changed: a column holds a value of the wrong kind"),
             What::Missing => write!(f, "stream {stream}: row {seq} is missing"),
             What::Unexpected => write!(f, "stream {stream}: row {seq} stands where none belongs"),
+            What::Displaced => write!(f, "stream {stream}: row {seq} stands before the one that it follows"),
             What::PastHead => write!(f, "stream {stream}: row {seq} stands behind the chain's head"),
             What::HeadDiffers => write!(f, "stream {stream}: row {seq} is not the one that the chain's head names"),
             What::Rewritten { until } if until == seq => {
@@ -160,6 +164,8 @@ struct Chain {
     base: i64,
     seq: i64,
     hash: [u8; 32],
+    /// Where in the table the row is.
+    id: i64,
     /// The head, as it was before the walk.
     head: i64,
     /// What must be met further on; the nearest is the last.
@@ -171,7 +177,7 @@ struct Chain {
 
 impl Default for Chain {
     fn default() -> Self {
-        Self { base: 0, seq: 0, hash: GENESIS, head: 0, marks: Vec::new(), confirmed: 0, flaw: None }
+        Self { base: 0, seq: 0, hash: GENESIS, id: i64::MIN, head: 0, marks: Vec::new(), confirmed: 0, flaw: None }
     }
 }
 
@@ -184,7 +190,8 @@ struct Mark {
 }
 
 impl Chain {
-    fn follow(&mut self, seq: i64, encoded: Option<&mut Encoded>, stored: &[u8; 32]) {
+    fn follow(&mut self, read: &Read, encoded: &mut Encoded) {
+        let seq = read.seq;
         if self.flaw.is_some() {
             return;
         }
@@ -193,16 +200,19 @@ impl Chain {
             self.flaw = Some(if is_behind { (seq, What::Unexpected) } else { (self.seq + 1, What::Missing) });
             return;
         }
-        let Some(encoded) = encoded else {
+        if !read.is_well_formed {
             self.flaw = Some((seq, What::Malformed));
             return;
-        };
-        let hash = encoded.hash(&self.hash);
-        if hash != *stored {
+        }
+        if encoded.hash(&self.hash) != read.stored {
             self.flaw = Some((seq, What::Changed));
             return;
         }
-        (self.seq, self.hash) = (seq, hash);
+        if read.id <= self.id {
+            self.flaw = Some((seq, What::Displaced));
+            return;
+        }
+        (self.seq, self.hash, self.id) = (seq, read.stored, read.id);
         self.meet();
     }
 
@@ -270,7 +280,7 @@ fn walk(books: &mut Transaction<'_>, stream: i64, mut chain: Chain) -> Result<Ch
     let mut scratch = Encoded::default();
     books.scan_audit(Rows::Stream(stream), &mut |row| {
         if let Some(read) = Read::of(&row, &mut scratch) {
-            chain.follow(read.seq, read.is_well_formed.then_some(&mut scratch), &read.stored);
+            chain.follow(&read, &mut scratch);
         }
     })?;
     chain.end(stream, books)?;
@@ -294,6 +304,8 @@ struct Pieces {
 struct Piece {
     first: i64,
     last: i64,
+    /// Where in the table these two are.
+    places: (i64, i64),
     /// Of the last row.
     hash: [u8; 32],
     /// The first row and its hash, to be compared once the row before it is known.
@@ -326,12 +338,12 @@ impl Pieces {
         match self.found.last_mut() {
             Some(piece) if read.seq == piece.last + 1 => {
                 self.is_flawed = scratch.hash(&piece.hash) != read.stored;
-                (piece.last, piece.hash) = (read.seq, read.stored);
+                (piece.last, piece.places.1, piece.hash) = (read.seq, read.id, read.stored);
             }
             // Any other first row of a piece will not join.
             last if last.is_none() || read.seq % BLOCK == 0 => {
                 let border = (scratch.row().to_vec(), read.stored);
-                self.found.push(Piece { first: read.seq, last: read.seq, hash: read.stored, border });
+                self.found.push(Piece { first: read.seq, last: read.seq, places: (read.id, read.id), hash: read.stored, border });
             }
             _ => self.is_flawed = true,
         }
@@ -341,27 +353,28 @@ impl Pieces {
     }
 }
 
-/// The last row of a chain whose pieces follow each other from its base on, past all that must be met; nothing if they do not.
+/// The last row of a chain whose pieces follow each other from its base on, in the table too, past all that must be met; nothing if they do not.
 fn joined(chain: &Chain, halves: Vec<Pieces>) -> Option<i64> {
-    let (mut seq, mut hash) = (chain.seq, chain.hash);
+    let (mut seq, mut hash, mut place) = (chain.seq, chain.hash, chain.id);
     let mut scratch = Encoded::default();
     if chain.flaw.is_some() || halves.iter().any(|half| half.is_flawed) {
         return None;
     }
     let mut pieces: Vec<Piece> = halves.into_iter().flat_map(|half| half.found).collect();
     pieces.sort_by_key(|piece| piece.first);
-    for Piece { first, last, hash: end, border: (row, stored) } in pieces {
+    for Piece { first, last, places, hash: end, border: (row, stored) } in pieces {
         scratch.set(&row);
-        if first != seq + 1 || scratch.hash(&hash) != stored {
+        if first != seq + 1 || places.0 <= place || scratch.hash(&hash) != stored {
             return None;
         }
-        (seq, hash) = (last, end);
+        (seq, place, hash) = (last, places.1, end);
     }
     chain.marks.iter().all(|mark| mark.seq <= seq).then_some(seq)
 }
 
 /// A row that says to which stream it belongs.
 struct Read {
+    id: i64,
     stream: i64,
     seq: i64,
     stored: [u8; 32],
@@ -386,6 +399,7 @@ impl Read {
     /// Encodes a row. Nothing if it says of no stream that it belongs to it.
     fn of(row: &RawAuditRow<'_>, scratch: &mut Encoded) -> Option<Self> {
         let [Value::Int(stream), Value::Int(seq), ..] = *row.hashed else { return None };
+        let Value::Int(id) = row.id else { return None };
         let stored = match row.chain_hash {
             Value::Bytes(bytes) => bytes.try_into().ok(),
             _ => None,
@@ -403,6 +417,6 @@ impl Read {
                 }
             };
         }
-        Some(Self { stream, seq, stored: stored.unwrap_or_default(), is_well_formed })
+        Some(Self { id, stream, seq, stored: stored.unwrap_or_default(), is_well_formed })
     }
 }

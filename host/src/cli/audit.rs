@@ -297,14 +297,7 @@ fn archive(command: &Archive, context: &Context) -> Result<Exit, Failure> {
         let named = bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return Err(Failure::failed(anyhow!("the log is not whole, and nothing was archived: {named}")));
     }
-    let parts = store.read(|books| {
-        let heads = books.chain_heads()?;
-        heads
-            .iter()
-            .filter_map(|(stream, ..)| books.archivable(*stream, command.before).transpose())
-            .collect::<Result<Vec<_>, _>>()
-    });
-    let parts: Vec<Part> = parts.map_err(Failure::failed)?;
+    let parts = store.read(|books| books.archivable(command.before)).map_err(Failure::failed)?;
     let file = &command.out;
     let opened = fs::OpenOptions::new().write(true).create_new(true).open(file);
     let opened = opened.with_context(|| format!("cannot make {}", file.display())).map_err(Failure::usage)?;

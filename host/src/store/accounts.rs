@@ -31,20 +31,14 @@ pub(super) fn charge(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Ent
     if amount.0 < 0 {
         return Err(Fault(format!("a charge of {amount} would give money away")));
     }
-    let is_taken = take(sql, account, amount)?;
+    let is_taken = sql.execute(
+        "UPDATE accounts SET balance = balance - $1 WHERE id = $2 AND balance >= $1",
+        &[amount.0.into(), account.into()],
+    )? == 1;
     if is_taken {
         note(sql, account, Minor(-amount.0), entry)?;
     }
     Ok(is_taken)
-}
-
-/// Takes from the credit, if there is enough. The caller owes the ledger its line.
-pub(super) fn take(sql: &mut dyn Sql, account: i64, amount: Minor) -> Result<bool, Fault> {
-    let taken = sql.execute(
-        "UPDATE accounts SET balance = balance - $1 WHERE id = $2 AND balance >= $1",
-        &[amount.0.into(), account.into()],
-    )?;
-    Ok(taken == 1)
 }
 
 pub(super) fn deposit(sql: &mut dyn Sql, account: i64, amount: Minor, entry: &Entry<'_>) -> Result<(), Fault> {
@@ -78,7 +72,7 @@ impl Transaction<'_> {
 
     /// A new reseller without credit.
     pub fn create_account(&mut self, name: &str, email: &str, currency: &str, now: Timestamp) -> Result<AccountId, Fault> {
-        let id = self.sql.insert(
+        let id = self.sql.insert_one(
             "INSERT INTO accounts (name, email, currency, balance, created_at) VALUES ($1, $2, $3, 0, $4)",
             &[name.into(), email.into(), currency.into(), now.into()],
         )?;

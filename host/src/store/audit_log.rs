@@ -1,4 +1,10 @@
 //! The audit log: one hash chain per account.
+//!
+//! Where several processes write, an index leads from a stream to its rows. Where one does, on SQLite, such an index would be written to
+//! at a place of its own for each account that asks something; there each block of rows has an index of its own, of a few pages, and every
+//! 64th row of a stream stands in one over all blocks, which says where to begin.
+
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use provisor_providers::books::{AuditRow, Fault};
@@ -71,6 +77,8 @@ pub(super) fn write_head(sql: &mut dyn Sql, stream: i64, head: &Head) -> Result<
 /// A row of the log as it stands in the book.
 #[derive(Debug, Clone)]
 pub struct StoredAuditRow {
+    /// Its place in the table: rows that came later have greater ones.
+    pub id: i64,
     /// An account's id, or 0.
     pub stream: i64,
     /// From 1, without gaps.
@@ -83,6 +91,7 @@ pub struct StoredAuditRow {
 
 /// A row as it stands in the table, borrowed and unjudged: another hand may have written anything.
 pub(crate) struct RawAuditRow<'a> {
+    pub(crate) id: Value<'a>,
     /// The hashed columns, `stream` and `seq` first.
     pub(crate) hashed: &'a [Value<'a>],
     pub(crate) chain_hash: Value<'a>,
@@ -104,48 +113,74 @@ pub(crate) const AUDIT_BLOCK: i64 = 4096;
 
 const SCAN_BATCH: u32 = 10_000;
 
+/// Rows of a block, and how many rows of a stream make a step, as the indexes of the migrations have them.
+const PLACES: i64 = 1024;
+const STEP: i64 = 64;
+
 const COLUMNS: &str =
-    "stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
+    "id, stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
 
 impl Transaction<'_> {
     /// Hands on rows, borrowed.
     pub(crate) fn scan_audit(&mut self, rows: AuditRows, each: &mut dyn FnMut(RawAuditRow<'_>)) -> Result<(), Fault> {
         let mut each = |columns: &[Value<'_>]| {
-            if let Some((chain_hash, hashed)) = columns.split_last() {
-                each(RawAuditRow { hashed, chain_hash: *chain_hash });
+            if let [id, hashed @ .., chain_hash] = columns {
+                each(RawAuditRow { id: *id, hashed, chain_hash: *chain_hash });
             }
         };
         // A row whose numbers are none, or negative, falls to the first half.
         let is_odd = format!("(stream + seq / {AUDIT_BLOCK}) % 2 = 1");
         let which = match rows {
-            AuditRows::All | AuditRows::Stream(_) => "1 = 1".to_owned(),
+            AuditRows::Stream(stream) => return self.scan_stream(stream, &mut each),
+            AuditRows::All => "1 = 1".to_owned(),
             AuditRows::Half(1) => is_odd,
             AuditRows::Half(_) => format!("({is_odd}) IS NOT TRUE"),
         };
-        match (rows, self.sql.dialect()) {
-            (AuditRows::Stream(stream), Dialect::Sqlite) => {
-                let query = format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 ORDER BY seq");
-                self.sql.scan(&query, &[stream.into()], &mut each)
-            }
-            (_, Dialect::Sqlite) => self.sql.scan(&format!("SELECT {COLUMNS} FROM audit WHERE {which}"), &[], &mut each),
-            (AuditRows::Stream(stream), Dialect::Postgres) => self.scan_stream(stream, &which, &mut each),
-            (_, Dialect::Postgres) => {
-                let streams = self.sql.query("SELECT DISTINCT stream FROM audit ORDER BY stream", &[])?;
-                streams.iter().try_for_each(|row| self.scan_stream(row.int(0)?, &which, &mut each))
+        match self.sql.dialect() {
+            Dialect::Sqlite => self.sql.scan(&format!("SELECT {COLUMNS} FROM audit WHERE {which} ORDER BY id"), &[], &mut each),
+            Dialect::Postgres => {
+                let query = format!("SELECT {COLUMNS} FROM audit WHERE id > $1 AND {which} ORDER BY id LIMIT {SCAN_BATCH}");
+                self.scan_batches(&query, &[], 0, &mut each)
             }
         }
     }
 
-    /// In batches, for an engine that hands over a whole result at once.
-    fn scan_stream(&mut self, stream: i64, which: &str, each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
-        let query =
-            format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 AND seq > $2 AND {which} ORDER BY seq LIMIT {SCAN_BATCH}");
+    fn scan_stream(&mut self, stream: i64, each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
+        if self.sql.dialect() == Dialect::Postgres {
+            let query = format!("SELECT {COLUMNS} FROM audit WHERE seq > $1 AND stream = $2 ORDER BY seq LIMIT {SCAN_BATCH}");
+            return self.scan_batches(&query, &[stream.into()], 2, each);
+        }
+        // Nobody is relied on to have left them in their order.
+        let mut places = Vec::new();
+        let query = format!("SELECT id, seq FROM audit WHERE id / {PLACES} = $1 AND stream = $2");
+        self.blocks(i64::MIN, &mut |sql, block| {
+            sql.scan(&query, &[block.into(), stream.into()], &mut |columns| {
+                if let [Value::Int(id), Value::Int(seq)] = columns {
+                    places.push((*seq, *id));
+                }
+            })?;
+            Ok(true)
+        })?;
+        places.sort_unstable();
+        let query = format!("SELECT {COLUMNS} FROM audit WHERE id = $1");
+        places.into_iter().try_for_each(|(_, id)| self.sql.scan(&query, &[id.into()], each))
+    }
+
+    /// For an engine that hands over a whole result at once: batch after batch, each behind the last one's `column`.
+    fn scan_batches(
+        &mut self,
+        query: &str,
+        more: &[Value<'_>],
+        column: usize,
+        each: &mut dyn FnMut(&[Value<'_>]),
+    ) -> Result<(), Fault> {
         let mut after = i64::MIN;
         loop {
             let mut read = 0;
-            self.sql.scan(&query, &[stream.into(), after.into()], &mut |columns| {
-                if let Some(Value::Int(seq)) = columns.get(1) {
-                    after = *seq;
+            let values: Vec<Value<'_>> = [after.into()].into_iter().chain(more.iter().copied()).collect();
+            self.sql.scan(query, &values, &mut |columns| {
+                if let Some(Value::Int(last)) = columns.get(column) {
+                    after = *last;
                 }
                 read += 1;
                 each(columns);
@@ -156,41 +191,62 @@ impl Transaction<'_> {
         }
     }
 
+    /// Visits each block that has rows, from the one of a place on, as long as `visit` wants more.
+    fn blocks(&mut self, from: i64, visit: &mut dyn FnMut(&mut dyn Sql, i64) -> Result<bool, Fault>) -> Result<(), Fault> {
+        let mut from = Some(from);
+        while let Some(place) = from {
+            let row = self.sql.first("SELECT id FROM audit WHERE id >= $1 ORDER BY id LIMIT 1", &[place.into()])?;
+            let Some(block) = row.map(|row| row.int(0)).transpose()?.map(|id| id / PLACES) else { break };
+            from = if visit(self.sql, block)? { (block + 1).checked_mul(PLACES) } else { None };
+        }
+        Ok(())
+    }
+
     /// Where a stream's chain begins once its older rows were archived: the last archived sequence and its hash.
     pub(crate) fn chain_bases(&mut self) -> Result<Vec<(i64, i64, [u8; 32])>, Fault> {
         let rows = self.sql.query("SELECT stream, seq, chain_hash FROM chain_bases", &[])?;
         rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?, row.array(2)?))).collect()
     }
 
-    /// What of a stream can be archived: its rows from the first one to the last before the first that is not older than a moment, with
-    /// the hash before them and the hash of the last.
-    pub fn archivable(&mut self, stream: i64, before: Timestamp) -> Result<Option<Part>, Fault> {
-        let base = self.chain_bases()?.into_iter().find(|(based, ..)| *based == stream);
-        let (base, hash) = base.map_or((0, GENESIS), |(_, seq, hash)| (seq, hash));
-        let younger = "SELECT MIN(seq) FROM audit WHERE stream = $1 AND at >= $2";
-        let younger = self.sql.first(younger, &[stream.into(), before.into()])?.map_or(Ok(None), |row| row.opt_int(0))?;
-        let last = match younger {
-            Some(younger) => younger - 1,
-            None => self.chain_head(stream)?.unwrap_or(0),
-        };
-        let head = "SELECT chain_hash FROM audit WHERE stream = $1 AND seq = $2";
-        let head = self.sql.first(head, &[stream.into(), last.into()])?;
-        head.map(|head| Ok(Part { stream, first: base + 1, last, before: hash, head: head.array(0)? })).transpose()
+    /// What can be archived: of each stream its rows from the first one to the last before the first that is not older than a moment,
+    /// with the hash before them and the hash of the last.
+    pub fn archivable(&mut self, before: Timestamp) -> Result<Vec<Part>, Fault> {
+        let bases: HashMap<i64, (i64, [u8; 32])> =
+            self.chain_bases()?.into_iter().map(|(stream, seq, hash)| (stream, (seq, hash))).collect();
+        let mut younger = HashMap::new();
+        for row in self.sql.query("SELECT stream, MIN(seq) FROM audit WHERE at >= $1 GROUP BY stream", &[before.into()])? {
+            younger.insert(row.int(0)?, row.int(1)?);
+        }
+        let mut parts = Vec::new();
+        for (stream, head, _) in self.chain_heads()? {
+            let (base, hash) = bases.get(&stream).copied().unwrap_or((0, GENESIS));
+            let last = younger.get(&stream).map_or(head, |younger| younger - 1);
+            if let Some(row) = self.audit_rows(stream, last - 1, 1)?.pop().filter(|row| row.seq == last) {
+                parts.push(Part { stream, first: base + 1, last, before: hash, head: row.chain_hash });
+            }
+        }
+        Ok(parts)
     }
 
     /// Removes a batch of archived rows: the chain begins behind them from this commit on. False when none is left.
     pub fn remove_archived(&mut self, stream: i64, last: i64, limit: u32, now: Timestamp) -> Result<bool, Fault> {
         let base = self.chain_bases()?.into_iter().find(|(based, ..)| *based == stream).map_or(0, |(_, seq, _)| seq);
-        let to = last.min(base + i64::from(limit));
-        let row = self.sql.first("SELECT chain_hash FROM audit WHERE stream = $1 AND seq = $2", &[stream.into(), to.into()])?;
-        let Some(row) = row.filter(|_| to > base) else { return Ok(false) };
+        let mut rows = self.audit_rows(stream, base, limit)?;
+        rows.retain(|row| row.seq <= last);
+        let Some(end) = rows.last() else { return Ok(false) };
         self.sql.execute(
             "INSERT INTO chain_bases (stream, seq, chain_hash, archived_at) VALUES ($1, $2, $3, $4)
              ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, chain_hash = excluded.chain_hash, archived_at = excluded.archived_at",
-            &[stream.into(), to.into(), row.bytes(0)?.as_slice().into(), now.into()],
+            &[stream.into(), end.seq.into(), end.chain_hash.as_slice().into(), now.into()],
         )?;
-        self.sql.execute("DELETE FROM audit WHERE stream = $1 AND seq <= $2", &[stream.into(), to.into()])?;
-        Ok(to < last)
+        if self.sql.dialect() == Dialect::Postgres {
+            self.sql.execute("DELETE FROM audit WHERE stream = $1 AND seq <= $2", &[stream.into(), end.seq.into()])?;
+        } else {
+            for row in &rows {
+                self.sql.execute("DELETE FROM audit WHERE id = $1", &[row.id.into()])?;
+            }
+        }
+        Ok(end.seq < last)
     }
 
     /// One stream's head.
@@ -206,43 +262,131 @@ impl Transaction<'_> {
         rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?, row.array(2)?))).collect()
     }
 
-    /// The newest rows over all streams, oldest first. It looks at so many of each stream.
+    /// The newest rows over all streams, oldest first.
     pub fn newest_audit_rows(&mut self, limit: u32) -> Result<Vec<StoredAuditRow>, Fault> {
-        // CROSS, so that SQLite looks up each stream's last rows, and does not go through the whole log.
-        let query = format!(
-            "SELECT {COLUMNS} FROM (SELECT stream AS chain, seq AS head FROM chain_heads) heads
-             CROSS JOIN audit WHERE stream = chain AND seq > head - $1 ORDER BY at DESC, stream DESC, seq DESC LIMIT $1"
-        );
-        let mut rows = self.sql.query(&query, &[limit.into()])?;
+        let mut rows = self.sql.query(&format!("SELECT {COLUMNS} FROM audit ORDER BY id DESC LIMIT $1"), &[limit.into()])?;
         rows.reverse();
         rows.iter().map(read).collect()
     }
 
     /// Rows of a stream after a sequence number, `limit` of them.
     pub fn audit_rows(&mut self, stream: i64, after: i64, limit: u32) -> Result<Vec<StoredAuditRow>, Fault> {
-        let query = format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3");
-        let rows = self.sql.query(&query, &[stream.into(), after.into(), limit.into()])?;
-        rows.iter().map(read).collect()
+        if self.sql.dialect() == Dialect::Postgres {
+            let query = format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3");
+            let rows = self.sql.query(&query, &[stream.into(), after.into(), limit.into()])?;
+            return rows.iter().map(read).collect();
+        }
+        let step = format!("SELECT id FROM audit WHERE stream = $1 AND seq <= $2 AND seq % {STEP} = 0 ORDER BY seq DESC LIMIT 1");
+        let step = self.sql.first(&step, &[stream.into(), after.into()])?.map(|row| row.int(0)).transpose()?;
+        let begin = step.map_or(i64::MIN, |id| id - id % PLACES);
+        let query =
+            format!("SELECT {COLUMNS} FROM audit WHERE id / {PLACES} = $1 AND stream = $2 AND seq > $3 ORDER BY id LIMIT $4");
+        let (mut found, mut left) = (Vec::new(), limit);
+        self.blocks(begin, &mut |sql, block| {
+            for row in sql.query(&query, &[block.into(), stream.into(), after.into(), left.into()])? {
+                found.push(read(&row)?);
+                left -= 1;
+            }
+            Ok(left > 0)
+        })?;
+        Ok(found)
     }
 }
 
 fn read(row: &Row) -> Result<StoredAuditRow, Fault> {
     Ok(StoredAuditRow {
-        stream: row.int(0)?,
-        seq: row.int(1)?,
+        id: row.int(0)?,
+        stream: row.int(1)?,
+        seq: row.int(2)?,
         row: AuditRow {
-            at: row.time(2)?,
-            account: row.opt_int(3)?.map(provisor_providers::books::AccountId),
-            key_id: row.opt_text(4)?,
-            peer: row.spelled(5, |text| text.parse().ok())?,
-            method: row.text(6)?,
-            path: row.text(7)?,
-            status: row.number(8)?,
-            reason: row.opt_text(9)?,
-            request_id: row.text(10)?,
-            event: row.text(11)?,
-            detail: row.opt_text(12)?,
+            at: row.time(3)?,
+            account: row.opt_int(4)?.map(provisor_providers::books::AccountId),
+            key_id: row.opt_text(5)?,
+            peer: row.spelled(6, |text| text.parse().ok())?,
+            method: row.text(7)?,
+            path: row.text(8)?,
+            status: row.number(9)?,
+            reason: row.opt_text(10)?,
+            request_id: row.text(11)?,
+            event: row.text(12)?,
+            detail: row.opt_text(13)?,
         },
-        chain_hash: row.array(13)?,
+        chain_hash: row.array(14)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use provisor_providers::books::{AccountId, Books};
+
+    use super::*;
+    use crate::store::Store;
+    use crate::vault::Vault;
+
+    /// Some streams that are always there, one that comes seldom, and one that was away for blocks of rows.
+    fn stream_of(number: i64) -> i64 {
+        match number {
+            0..100 | 7900..8000 => 4,
+            _ if number % 301 == 0 => 3,
+            _ => number % 3,
+        }
+    }
+
+    fn row(number: i64) -> AuditRow {
+        let stream = stream_of(number);
+        AuditRow {
+            account: Some(stream).filter(|stream| *stream > 0).map(AccountId),
+            at: Timestamp::from_millisecond(number).unwrap(),
+            key_id: None,
+            peer: [203, 0, 113, 7].into(),
+            method: "GET".to_owned(),
+            path: String::new(),
+            status: 200,
+            reason: None,
+            request_id: String::new(),
+            event: "request".to_owned(),
+            detail: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_stream_are_found_wherever_they_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_sqlite(&folder.path().join("book.db"), Arc::new(Vault::open(folder.path()).unwrap())).unwrap();
+        let written = store.transact(|books| {
+            (0..8000).try_for_each(|number| books.audit(&row(number)))?;
+            // An archive took the first rows of one, and leaves a hole.
+            books.remove_archived(1, 1200, 1100, Timestamp::UNIX_EPOCH)
+        });
+        assert!(written.await.unwrap());
+        let seqs = |rows: Vec<StoredAuditRow>| rows.iter().map(|row| row.seq).collect::<Vec<_>>();
+        for stream in 0..6 {
+            let query = "SELECT seq FROM audit WHERE stream = $1 ORDER BY id";
+            let all = store.read(|books| books.sql.query(query, &[stream.into()])?.iter().map(|row| row.int(0)).collect());
+            let all: Vec<i64> = all.unwrap();
+            for after in [i64::MIN, -1, 0, 1, 62, 63, 64, 65, 99, 100, 101, 199, 1100, 1500, 2047, 2048, 2600, 2700, i64::MAX] {
+                for limit in [0, 1, 2, 64, 1000, 5000] {
+                    let found = seqs(store.read(|books| books.audit_rows(stream, after, limit)).unwrap());
+                    let wanted: Vec<i64> = all.iter().copied().filter(|seq| *seq > after).take(limit as usize).collect();
+                    assert_eq!(found, wanted, "stream {stream} after {after}, {limit} of them");
+                }
+            }
+        }
+        assert_eq!(seqs(store.read(|books| books.newest_audit_rows(3)).unwrap()), [198, 199, 200]);
+    }
+
+    /// A row that another hand put at the end of all places leaves an end to the search.
+    #[tokio::test]
+    async fn the_last_place_of_all_ends_the_search() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_sqlite(&folder.path().join("book.db"), Arc::new(Vault::open(folder.path()).unwrap())).unwrap();
+        let written = store.transact(|books| {
+            (0..3).try_for_each(|_| books.audit(&row(1)))?;
+            books.sql.execute("UPDATE audit SET id = $1 WHERE seq = 3", &[i64::MAX.into()])
+        });
+        written.await.unwrap();
+        assert_eq!(store.read(|books| books.audit_rows(4, 0, 10)).unwrap().len(), 3);
+    }
 }

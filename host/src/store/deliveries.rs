@@ -230,7 +230,7 @@ impl Transaction<'_> {
 
     /// Puts an event into the outbox of one webhook, whatever it listens to; the delivery's id.
     pub fn add_delivery(&mut self, key: KeyRow, account: AccountId, event: &NewEvent<'_>) -> Result<i64, Fault> {
-        self.sql.insert(
+        self.sql.insert_one(
             "INSERT INTO deliveries (key_id, account_id, event_id, kind, body, created_at, attempts, next_at, fence)
              VALUES ($1, $2, $3, $4, $5, $6, 0, $6, 0)",
             &[key.0.into(), account.0.into(), event.id.into(), event.kind.into(), event.body.into(), event.at.into()],

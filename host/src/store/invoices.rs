@@ -5,21 +5,40 @@ use provisor_providers::books::{AccountId, Fault, Invoice, InvoiceLine, InvoiceS
 use provisor_providers::money::Minor;
 
 use super::Transaction;
-use super::sql::{Row, Sql, Value};
+use super::sql::{Row, Sql};
 
 const COLUMNS: &str = "id, status, total, tax, tax_basis_points, currency, lines, seller, order_id, renews_service, renews_from, \
                        issued_at, due_at, paid_at";
 
-/// A new invoice: unpaid, or paid at a moment.
-pub(super) fn add(sql: &mut dyn Sql, account: i64, invoice: &NewInvoice, paid_at: Option<Timestamp>) -> Result<i64, Fault> {
-    let status = if paid_at.is_some() { InvoiceStatus::Paid } else { InvoiceStatus::Unpaid };
+/// Which invoices of a reseller stand in the index of the migration: every one so many.
+const STEP: u64 = 64;
+
+/// Walks from one invoice of a reseller back to the one of a number.
+const BACK: &str = "WITH RECURSIVE back (place) AS (
+                      SELECT CAST($1 AS BIGINT) UNION
+                      SELECT previous FROM back CROSS JOIN invoices WHERE id = place AND number > $2)";
+
+/// A new invoice that is to be paid.
+pub(super) fn bill(sql: &mut dyn Sql, account: i64, invoice: &NewInvoice) -> Result<i64, Fault> {
+    let id = add(sql, account, invoice, None)?;
+    id.ok_or_else(|| Fault(format!("account {account} is gone")))
+}
+
+/// A new invoice that is paid from the credit at once; none, and nothing taken, if there is not enough of it. The caller owes the
+/// ledger its line.
+pub(super) fn settle(sql: &mut dyn Sql, account: i64, invoice: &NewInvoice, at: Timestamp) -> Result<Option<i64>, Fault> {
+    add(sql, account, invoice, Some(at))
+}
+
+fn add(sql: &mut dyn Sql, account: i64, invoice: &NewInvoice, paid_at: Option<Timestamp>) -> Result<Option<i64>, Fault> {
+    let (status, taken) = if paid_at.is_some() { (InvoiceStatus::Paid, invoice.total.0) } else { (InvoiceStatus::Unpaid, 0) };
     let (service, from) = invoice.renews.unzip();
-    sql.insert(
-        "INSERT INTO invoices (account_id, status, total, tax, tax_basis_points, currency, lines, seller, order_id,
-                               renews_service, renews_from, issued_at, due_at, paid_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    let id = sql.insert(
+        "INSERT INTO invoices (status, total, tax, tax_basis_points, currency, lines, seller, order_id, renews_service, renews_from,
+                               issued_at, due_at, paid_at, account_id, previous, number)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, id, last_invoice, invoices + 1
+         FROM accounts WHERE id = $14 AND balance >= $15",
         &[
-            account.into(),
             status.as_str().into(),
             invoice.total.0.into(),
             invoice.tax.amount.0.into(),
@@ -33,8 +52,17 @@ pub(super) fn add(sql: &mut dyn Sql, account: i64, invoice: &NewInvoice, paid_at
             invoice.issued_at.into(),
             invoice.due_at.into(),
             paid_at.into(),
+            account.into(),
+            taken.into(),
         ],
-    )
+    )?;
+    if let Some(id) = id {
+        sql.execute(
+            "UPDATE accounts SET balance = balance - $1, last_invoice = $2, invoices = invoices + 1 WHERE id = $3",
+            &[taken.into(), id.into(), account.into()],
+        )?;
+    }
+    Ok(id)
 }
 
 pub(super) fn set_order(sql: &mut dyn Sql, account: i64, id: i64, order: i64) -> Result<(), Fault> {
@@ -51,13 +79,43 @@ pub(super) fn find(sql: &mut dyn Sql, account: i64, id: i64) -> Result<Option<In
 }
 
 pub(super) fn list(sql: &mut dyn Sql, account: i64, offset: u64, limit: u32) -> Result<Vec<Invoice>, Fault> {
-    let query = format!("SELECT {COLUMNS} FROM invoices WHERE account_id = $1 ORDER BY id LIMIT $2 OFFSET $3");
-    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-    sql.query(&query, &[account.into(), limit.into(), offset.into()])?.iter().map(read).collect()
+    let end = count(sql, account)?.min(offset.saturating_add(limit.into()));
+    if end <= offset {
+        return Ok(Vec::new());
+    }
+    let [first, end] = [offset + 1, end].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+    let step =
+        format!("SELECT id FROM invoices WHERE account_id = $1 AND number >= $2 AND number % {STEP} = 0 ORDER BY number LIMIT 1");
+    let start = match sql.first(&step, &[account.into(), end.into()])? {
+        Some(row) => row.opt_int(0)?,
+        None => last(sql, account)?,
+    };
+    let query = format!(
+        "{BACK} SELECT {COLUMNS} FROM back CROSS JOIN invoices
+         WHERE id = place AND account_id = $3 AND number >= $2 AND number <= $4 ORDER BY number"
+    );
+    sql.query(&query, &[start.into(), first.into(), account.into(), end.into()])?.iter().map(read).collect()
 }
 
 pub(super) fn count(sql: &mut dyn Sql, account: i64) -> Result<u64, Fault> {
-    sql.first("SELECT COUNT(*) FROM invoices WHERE account_id = $1", &[account.into()])?.map_or(Ok(0), |row| row.number(0))
+    sql.first("SELECT invoices FROM accounts WHERE id = $1", &[account.into()])?.map_or(Ok(0), |row| row.number(0))
+}
+
+/// The newest of a reseller.
+fn last(sql: &mut dyn Sql, account: i64) -> Result<Option<i64>, Fault> {
+    sql.first("SELECT last_invoice FROM accounts WHERE id = $1", &[account.into()])?.map_or(Ok(None), |row| row.opt_int(0))
+}
+
+/// The newest orders of a reseller, newest first. By way of the invoices, one of which each has: what leads to a reseller's orders
+/// would cost every order, for operators alone.
+pub(super) fn newest_orders(sql: &mut dyn Sql, account: i64, limit: u32) -> Result<Vec<i64>, Fault> {
+    let query = format!(
+        "{BACK} SELECT order_id FROM back CROSS JOIN invoices WHERE id = place AND renews_service IS NULL
+                         ORDER BY number DESC LIMIT $3"
+    );
+    let start = last(sql, account)?;
+    let rows = sql.query(&query, &[start.into(), 1_i64.into(), limit.into()])?;
+    rows.iter().map(|row| row.int(0)).collect()
 }
 
 pub(super) fn renewal(sql: &mut dyn Sql, account: i64, service: i64, from: Timestamp) -> Result<Option<Invoice>, Fault> {
@@ -127,12 +185,14 @@ fn read_lines(text: &str) -> Result<Vec<InvoiceLine>, Fault> {
 impl Transaction<'_> {
     /// The newest invoices of a reseller, or of all, newest first.
     pub fn newest_invoices(&mut self, account: Option<AccountId>, limit: u32) -> Result<Vec<(AccountId, Invoice)>, Fault> {
-        let of = if account.is_some() { "WHERE account_id = $1 ORDER BY id DESC LIMIT $2" } else { "ORDER BY id DESC LIMIT $1" };
-        let query = format!("SELECT {COLUMNS}, account_id FROM invoices {of}");
-        let mut values: Vec<Value<'_>> = account.map(|account| account.0.into()).into_iter().collect();
-        values.push(limit.into());
-        let rows = self.sql.query(&query, &values)?;
-        rows.iter().map(|row| Ok((AccountId(row.int(14)?), read(row)?))).collect()
+        let Some(account) = account else {
+            let query = format!("SELECT {COLUMNS}, account_id FROM invoices ORDER BY id DESC LIMIT $1");
+            let rows = self.sql.query(&query, &[limit.into()])?;
+            return rows.iter().map(|row| Ok((AccountId(row.int(14)?), read(row)?))).collect();
+        };
+        let before = count(self.sql, account.0)?.saturating_sub(limit.into());
+        let listed = list(self.sql, account.0, before, limit)?;
+        Ok(listed.into_iter().rev().map(|invoice| (account, invoice)).collect())
     }
 
     /// Any reseller's invoice.

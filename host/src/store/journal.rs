@@ -203,7 +203,7 @@ impl Transaction<'_> {
     pub(crate) fn add_operation(&mut self, new: &Operation, kept: &Kept) -> Result<Operation, Fault> {
         let password = self.sealed(&new.ulid, PASSWORD, kept.password.as_ref())?;
         let options = self.sealed(&new.ulid, OPTIONS, kept.options.as_ref())?;
-        let id = self.sql.insert(
+        let id = self.sql.insert_one(
             "INSERT INTO operations (ulid, service_id, generation, kind, sameness, profile, change, change_mac, sealed_password,
                sealed_options, is_alone, state, attempts, doubts, is_accepted, notes, fence, next_at, request_id, was_awaited, created_at,
                ended_at)

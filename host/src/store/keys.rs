@@ -10,7 +10,7 @@ use provisor_providers::server::{Key, KeyLimits};
 use secrecy::SecretString;
 
 use super::Transaction;
-use super::sql::{Dialect, Row, Sql, Value};
+use super::sql::{Dialect, Row, Sql, Value, unlogged};
 use crate::vault::{Place, Vault};
 
 /// What every request asks of a key.
@@ -114,8 +114,7 @@ pub(super) fn spend_nonce(sql: &mut dyn Sql, key: KeyRow, nonce: &str, now: Time
         )?;
         return Ok(spent == 1);
     }
-    let nonces = sql.nonces().ok_or_else(|| Fault("only the book's writer can tell which nonces are spent".to_owned()))?;
-    let Some(id) = nonces.spend(key, nonce, now, until) else { return Ok(false) };
+    let Some(id) = sql.logs().ok_or_else(unlogged)?.spend(key, nonce, now, until) else { return Ok(false) };
     sql.execute(
         "INSERT INTO nonces (id, key_id, nonce, expires_at) VALUES ($1, $2, $3, $4)",
         &[id.into(), key.0.into(), nonce.into(), until.into()],
@@ -296,7 +295,7 @@ impl Transaction<'_> {
     pub fn create_key(&mut self, key: &NewKey, now: Timestamp) -> Result<KeyRow, Fault> {
         let (scopes, allowed) = (key.scopes.join(" "), join(&key.allowed));
         let sealed = seal(self.vault, &key.provider, &key.public_id, &key.secret)?;
-        let id = self.sql.insert(
+        let id = self.sql.insert_one(
             "INSERT INTO api_keys (account_id, provider, public_id, label, sealed_secret, scopes, allowed,
                                    per_minute, burst, per_day, version, created_at, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11, $12)",

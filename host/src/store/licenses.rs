@@ -39,7 +39,7 @@ fn read(row: &Row) -> Result<License, Fault> {
 }
 
 pub(super) fn add(sql: &mut dyn Sql, account: i64, license: &License) -> Result<i64, Fault> {
-    sql.insert(
+    sql.insert_one(
         "INSERT INTO licenses (account_id, domain, package, token, state, email, password_hash, due_at, created_at, renewed_at,
                                look_at, unpaid_since)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",

@@ -133,7 +133,7 @@ impl Transaction<'_> {
 
     /// Adds a service; its row is the answer, whatever `id` says.
     pub(crate) fn add_managed(&mut self, new: &Managed) -> Result<i64, Fault> {
-        let id = self.sql.insert(
+        let id = self.sql.insert_one(
             "INSERT INTO managed_services (panel_id, service_key, generation, profile, state, wanted, is_live, addresses, properties,
                                            created_at, updated_at)
              VALUES ($1, $2, 0, '', '', '', 0, '[]', '[]', $3, $3)",

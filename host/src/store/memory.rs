@@ -6,10 +6,11 @@
 //! database; nothing is remembered there.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use provisor_providers::books::{Fault, KeyRow, Product};
+use provisor_providers::books::{Fault, IdempotencyScope, KeyRow, Product};
 
 use super::audit_log::{self, Head};
 use super::keys::{self, Use};
@@ -23,122 +24,202 @@ const REMEMBERED: usize = 10_000;
 pub(super) struct Memory {
     /// SQLite's number for what others wrote.
     data_version: Option<i64>,
-    pub(super) nonces: Nonces,
+    pub(super) logs: Logs,
     pub(super) hot: Hot,
 }
 
 impl Memory {
-    /// At the beginning of a transaction, when nobody else can write: forgets what others may have changed, and learns which nonces
-    /// they spent.
+    /// At the beginning of a transaction, when nobody else can write: forgets what others may have changed, and learns what they added
+    /// to the logs.
     pub(super) fn catch_up(&mut self, sql: &mut dyn Sql) -> Result<(), Fault> {
         let version = sql.first("PRAGMA data_version", &[])?.map(|row| row.int(0)).transpose()?;
         if version.is_none() || self.data_version != version {
             self.hot = Hot::default();
-            self.nonces.read_on(sql)?;
+            self.logs.read_on(sql)?;
             self.data_version = version;
         }
         Ok(())
     }
 
-    /// After a commit.
-    pub(super) fn settle(&mut self) {
-        self.nonces.fresh.clear();
-    }
-
     /// After a transaction was taken back.
     pub(super) fn take_back(&mut self) {
         self.hot = Hot::default();
-        self.nonces.take_back_to(0);
-        self.nonces.marks.clear();
+        self.logs.take_back();
     }
 }
 
-/// Which nonces are spent. In the book they are a log, to which each adds a row at the end; this is its index. An index in the book
-/// would be written to at a random place for each request, and a page that changed costs more than all else a request writes.
+/// The indexes of two tables to which rows are only added at the end: spent nonces, and records under idempotency keys. In the book such
+/// an index would be written to at a place of its own for each request, and a page that changed costs more than all else a request writes.
 #[derive(Default)]
-pub(crate) struct Nonces {
-    /// Each key's, and from when on they may be spent again, in Unix milliseconds.
-    spent: HashMap<KeyRow, HashMap<Box<str>, i64>>,
-    /// How many there are, and how many there were after those whose time was over had been let go of.
-    count: usize,
+pub(crate) struct Logs {
+    /// Until when each nonce is spent, in Unix milliseconds.
+    nonces: LogIndex,
+    /// In which row each record is.
+    records: LogIndex,
+}
+
+impl Logs {
+    /// Spends a nonce of a key; none if it is spent. The caller adds the row of this number to the log.
+    pub(super) fn spend(&mut self, key: KeyRow, nonce: &str, now: Timestamp, until: Timestamp) -> Option<i64> {
+        let nonces = &mut self.nonces;
+        let nonce = nonces.hash((key.0, nonce));
+        if nonces.known.get(&nonce).is_some_and(|until| *until > now.as_millisecond()) {
+            return None;
+        }
+        if nonces.is_due() {
+            nonces.let_go(|until| until > now.as_millisecond());
+        }
+        Some(nonces.add(nonce, until.as_millisecond()))
+    }
+
+    /// The row of the last record that was added for a request. It may be gone since.
+    pub(super) fn record(&self, scope: &IdempotencyScope<'_>) -> Option<i64> {
+        self.records.known.get(&self.records.hash(asked(scope))).copied()
+    }
+
+    /// Adds a record. The caller adds the row of this number to the log.
+    pub(super) fn add_record(&mut self, scope: &IdempotencyScope<'_>) -> i64 {
+        let hash = self.records.hash(asked(scope));
+        self.records.add(hash, self.records.last + 1)
+    }
+
+    /// Whether there may be many that are in the log no more.
+    pub(super) fn has_swept_records(&self) -> bool {
+        self.records.is_due()
+    }
+
+    /// Forgets those before a row.
+    pub(super) fn let_go_of_records(&mut self, oldest: i64) {
+        self.records.let_go(|row| row >= oldest);
+    }
+
+    /// How many records are remembered.
+    #[cfg(test)]
+    pub(super) fn count_records(&self) -> usize {
+        self.records.known.len()
+    }
+
+    /// Reads the rows of the logs that came since.
+    fn read_on(&mut self, sql: &mut dyn Sql) -> Result<(), Fault> {
+        let mut is_broken = false;
+        let (nonces, records) = (&mut self.nonces, &mut self.records);
+        let query = "SELECT id, key_id, nonce, expires_at FROM nonces WHERE id > $1 ORDER BY id";
+        sql.scan(query, &[nonces.last.into()], &mut |row| match row {
+            [Value::Int(id), Value::Int(key), Value::Text(nonce), Value::Int(until)] => {
+                nonces.read(*id, nonces.hash((*key, *nonce)), *until);
+            }
+            _ => is_broken = true,
+        })?;
+        let query = "SELECT id, key_id, method, path, idempotency_key FROM idempotency WHERE id > $1 ORDER BY id";
+        sql.scan(query, &[records.last.into()], &mut |row| match row {
+            [Value::Int(id), Value::Int(key), Value::Text(method), Value::Text(path), Value::Text(name)] => {
+                records.read(*id, records.hash((*key, *method, *path, *name)), *id);
+            }
+            _ => is_broken = true,
+        })?;
+        if is_broken { Err(unexpected(2)) } else { Ok(()) }
+    }
+
+    /// Marks a point to which what was added can be undone. Marks nest.
+    pub(super) fn mark(&mut self) {
+        self.each(LogIndex::mark);
+    }
+
+    /// Drops the last mark.
+    pub(super) fn keep(&mut self) {
+        self.each(LogIndex::keep);
+    }
+
+    /// Takes back what was added since the last mark, and drops it.
+    pub(super) fn undo(&mut self) {
+        self.each(LogIndex::undo);
+    }
+
+    /// After a commit.
+    pub(super) fn settle(&mut self) {
+        self.each(|log| log.fresh.clear());
+    }
+
+    fn take_back(&mut self) {
+        self.each(|log| {
+            log.take_back_to(0);
+            log.marks.clear();
+        });
+    }
+
+    fn each(&mut self, mut work: impl FnMut(&mut LogIndex)) {
+        work(&mut self.nonces);
+        work(&mut self.records);
+    }
+}
+
+fn asked<'a>(scope: &IdempotencyScope<'a>) -> (i64, &'a str, &'a str, &'a str) {
+    (scope.key.0, scope.method, scope.path, scope.idempotency_key)
+}
+
+/// The index of one log. It knows what was added by a hash of 64 bits under a key that no caller knows: that a new one among a million
+/// is taken for another of them happens once in 10^13 times.
+#[derive(Default)]
+struct LogIndex {
+    hasher: RandomState,
+    known: HashMap<u64, i64>,
+    /// How many there were after those whose time was over had been let go of.
     kept: usize,
     /// The last row of the log that is known. The book keeps its newest row, so that numbers only grow.
     last: i64,
-    /// What this transaction spent, with what was known of it before.
-    fresh: Vec<(KeyRow, Box<str>, Option<i64>)>,
+    /// What this transaction added, with what was known of it before.
+    fresh: Vec<(u64, Option<i64>)>,
     marks: Vec<usize>,
 }
 
-impl Nonces {
-    /// Spends one; none if it is spent. The caller adds the row of this number to the log.
-    pub(super) fn spend(&mut self, key: KeyRow, nonce: &str, now: Timestamp, until: Timestamp) -> Option<i64> {
-        let before = self.spent.get(&key).and_then(|of_key| of_key.get(nonce)).copied();
-        if before.is_some_and(|until| until > now.as_millisecond()) {
-            return None;
-        }
-        if self.count > 2 * self.kept + REMEMBERED {
-            self.let_go(now);
-        }
-        self.fresh.push((key, nonce.into(), before));
-        self.put(key, nonce.into(), until.as_millisecond());
+impl LogIndex {
+    fn hash(&self, what: impl Hash) -> u64 {
+        self.hasher.hash_one(what)
+    }
+
+    /// Adds one at the end; the number of its row.
+    fn add(&mut self, hash: u64, value: i64) -> i64 {
+        self.fresh.push((hash, self.known.insert(hash, value)));
         self.last += 1;
-        Some(self.last)
+        self.last
     }
 
-    fn put(&mut self, key: KeyRow, nonce: Box<str>, until: i64) {
-        if self.spent.entry(key).or_default().insert(nonce, until).is_none() {
-            self.count += 1;
-        }
+    fn read(&mut self, row: i64, hash: u64, value: i64) {
+        self.known.insert(hash, value);
+        self.last = row;
     }
 
-    /// Seldom enough that it costs each nonce little, often enough that there are never many more than the window holds.
-    fn let_go(&mut self, now: Timestamp) {
-        self.spent.retain(|_, of_key| {
-            of_key.retain(|_, until| *until > now.as_millisecond());
-            !of_key.is_empty()
-        });
-        self.count = self.spent.values().map(HashMap::len).sum();
-        self.kept = self.count;
+    /// Seldom enough that letting go costs each little, often enough that there are never many more than the log holds.
+    fn is_due(&self) -> bool {
+        self.known.len() > 2 * self.kept + REMEMBERED
     }
 
-    /// Reads the rows of the log that came since.
-    fn read_on(&mut self, sql: &mut dyn Sql) -> Result<(), Fault> {
-        let query = "SELECT id, key_id, nonce, expires_at FROM nonces WHERE id > $1 ORDER BY id";
-        let mut broken = false;
-        sql.scan(query, &[self.last.into()], &mut |row| match row {
-            [Value::Int(id), Value::Int(key), Value::Text(nonce), Value::Int(until)] => {
-                self.last = *id;
-                self.put(KeyRow(*key), (*nonce).into(), *until);
-            }
-            _ => broken = true,
-        })?;
-        if broken { Err(unexpected(2)) } else { Ok(()) }
+    fn let_go(&mut self, is_live: impl Fn(i64) -> bool) {
+        self.known.retain(|_, value| is_live(*value));
+        self.kept = self.known.len();
     }
 
-    pub(super) fn mark(&mut self) {
+    fn mark(&mut self) {
         self.marks.push(self.fresh.len());
     }
 
-    pub(super) fn keep(&mut self) {
+    fn keep(&mut self) {
         self.marks.pop();
     }
 
-    pub(super) fn undo(&mut self) {
+    fn undo(&mut self) {
         if let Some(mark) = self.marks.pop() {
             self.take_back_to(mark);
         }
     }
 
     fn take_back_to(&mut self, mark: usize) {
-        for (key, nonce, before) in self.fresh.drain(mark..).rev() {
+        for (hash, before) in self.fresh.drain(mark..).rev() {
             self.last -= 1;
-            let Some(of_key) = self.spent.get_mut(&key) else { continue };
             match before {
-                Some(until) => {
-                    of_key.insert(nonce, until);
-                }
-                None => self.count -= usize::from(of_key.remove(&nonce).is_some()),
-            }
+                Some(value) => self.known.insert(hash, value),
+                None => self.known.remove(&hash),
+            };
         }
     }
 }
@@ -230,43 +311,67 @@ mod tests {
 
     #[test]
     fn a_nonce_is_spent_once_for_each_key_until_its_time_is_over() {
-        let mut nonces = Nonces::default();
-        assert_eq!(nonces.spend(KEY, "n", at(0), at(600)), Some(1));
-        assert_eq!(nonces.spend(KEY, "n", at(599), at(1199)), None);
-        assert_eq!(nonces.spend(KeyRow(2), "n", at(599), at(1199)), Some(2));
-        assert_eq!(nonces.spend(KEY, "n", at(600), at(1200)), Some(3));
-        assert_eq!(nonces.spend(KEY, "n", at(1199), at(1799)), None);
+        let mut logs = Logs::default();
+        assert_eq!(logs.spend(KEY, "n", at(0), at(600)), Some(1));
+        assert_eq!(logs.spend(KEY, "n", at(599), at(1199)), None);
+        assert_eq!(logs.spend(KeyRow(2), "n", at(599), at(1199)), Some(2));
+        assert_eq!(logs.spend(KEY, "n", at(600), at(1200)), Some(3));
+        assert_eq!(logs.spend(KEY, "n", at(1199), at(1799)), None);
+    }
+
+    fn scope(idempotency_key: &str) -> IdempotencyScope<'_> {
+        IdempotencyScope { key: KEY, method: "POST", path: "/v1/orders", idempotency_key }
     }
 
     #[test]
-    fn what_is_taken_back_was_never_spent_and_what_was_before_is_again() {
-        let mut nonces = Nonces::default();
-        nonces.spend(KEY, "outside", at(0), at(600));
-        nonces.mark();
-        nonces.spend(KEY, "kept", at(0), at(600));
-        nonces.mark();
-        nonces.spend(KEY, "undone", at(0), at(600));
-        nonces.undo();
-        nonces.keep();
-        assert_eq!(nonces.spend(KEY, "undone", at(0), at(600)), Some(3), "the log has no gap");
-        assert!(nonces.spend(KEY, "kept", at(0), at(600)).is_none());
+    fn what_is_taken_back_was_never_added_and_what_was_before_is_again() {
+        let mut memory = Memory::default();
+        let logs = &mut memory.logs;
+        logs.spend(KEY, "outside", at(0), at(600));
+        logs.mark();
+        logs.spend(KEY, "kept", at(0), at(600));
+        assert_eq!(logs.add_record(&scope("kept")), 1);
+        logs.mark();
+        logs.spend(KEY, "undone", at(0), at(600));
+        assert_eq!((logs.add_record(&scope("undone")), logs.add_record(&scope("kept"))), (2, 3));
+        logs.undo();
+        logs.keep();
+        assert_eq!(logs.spend(KEY, "undone", at(0), at(600)), Some(3), "the log has no gap");
+        assert!(logs.spend(KEY, "kept", at(0), at(600)).is_none());
+        assert_eq!((logs.record(&scope("undone")), logs.record(&scope("kept"))), (None, Some(1)));
 
-        let mut memory = Memory { nonces, ..Memory::default() };
-        memory.settle();
-        assert_eq!(memory.nonces.spend(KEY, "kept", at(700), at(1300)), Some(4));
+        logs.settle();
+        assert_eq!(logs.spend(KEY, "kept", at(700), at(1300)), Some(4));
+        assert_eq!(logs.add_record(&scope("kept")), 2);
         memory.take_back();
-        assert!(memory.nonces.spend(KEY, "kept", at(500), at(1100)).is_none(), "as it was spent before");
+        assert!(memory.logs.spend(KEY, "kept", at(500), at(1100)).is_none(), "as it was spent before");
+        assert_eq!(memory.logs.record(&scope("kept")), Some(1));
+    }
+
+    #[test]
+    fn a_record_is_found_under_all_that_names_it() {
+        let mut logs = Logs::default();
+        let row = logs.add_record(&scope("name"));
+        assert_eq!(logs.record(&scope("name")), Some(row));
+        for other in [
+            scope("nam"),
+            IdempotencyScope { key: KeyRow(2), ..scope("name") },
+            IdempotencyScope { method: "PUT", ..scope("name") },
+            IdempotencyScope { path: "/v1/orders/1", ..scope("name") },
+        ] {
+            assert_eq!(logs.record(&other), None);
+        }
     }
 
     #[test]
     fn those_whose_time_is_over_are_let_go_of() {
-        let mut nonces = Nonces::default();
+        let mut logs = Logs::default();
         for number in 0..100_000_i64 {
-            nonces.spend(KEY, &number.to_string(), at(number), at(number + 600));
-            nonces.fresh.clear();
+            logs.spend(KEY, &number.to_string(), at(number), at(number + 600));
+            logs.settle();
         }
-        assert!(nonces.count < 2 * 600 + REMEMBERED + 601, "{}", nonces.count);
-        assert_eq!(nonces.count, nonces.spent[&KEY].len());
-        assert!(nonces.spend(KEY, "99500", at(100_000), at(100_600)).is_none());
+        let held = logs.nonces.known.len();
+        assert!(held < 2 * 600 + REMEMBERED + 601, "{held}");
+        assert!(logs.spend(KEY, "99500", at(100_000), at(100_600)).is_none());
     }
 }

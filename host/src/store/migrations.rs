@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (13, include_str!("migrations/0013_nonces.sql")),
     (14, include_str!("migrations/0014_orders.sql")),
     (15, include_str!("migrations/0015_idempotency.sql")),
+    (16, include_str!("migrations/0016_ends.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is
@@ -53,4 +54,88 @@ pub(crate) fn tables() -> Vec<&'static str> {
     let renamed = |name: &str| lines().any(|line| line.starts_with(&format!("ALTER TABLE {name} RENAME TO ")));
     let made = lines().filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next());
     made.filter(|name| !renamed(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+    use provisor_providers::books::{AccountId, AuditRow, Books, IdempotencyScope, KeyRow};
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::audit::{Verdict, verify_store};
+    use crate::store::Store;
+    use crate::store::sql::Dialect;
+    use crate::vault::Vault;
+
+    /// A book as it was before requests wrote to the ends of its tables alone: two resellers with invoices in turn, a record, and the
+    /// log of a book of today.
+    #[tokio::test]
+    async fn a_book_with_indexes_by_account_keeps_its_rows_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Arc::new(Vault::open(folder.path()).unwrap());
+        let today = folder.path().join("today.db");
+        let store = Store::open_sqlite(&today, Arc::clone(&vault)).unwrap();
+        let log = store.transact(|books| {
+            (0..300_i64).try_for_each(|number| {
+                let account = Some(AccountId(1 + number % 2));
+                let row = AuditRow {
+                    at: Timestamp::from_millisecond(number).unwrap(),
+                    account,
+                    key_id: None,
+                    peer: [127, 0, 0, 1].into(),
+                    method: String::new(),
+                    path: String::new(),
+                    status: 200,
+                    reason: None,
+                    request_id: String::new(),
+                    event: "request".to_owned(),
+                    detail: None,
+                };
+                books.audit(&row)
+            })
+        });
+        log.await.unwrap();
+        drop(store);
+
+        let old = folder.path().join("old.db");
+        let book = Connection::open(&old).unwrap();
+        book.execute_batch("CREATE TABLE migrations (version BIGINT NOT NULL PRIMARY KEY, sha256 TEXT NOT NULL)").unwrap();
+        for (version, text) in MIGRATIONS.iter().filter(|(version, _)| *version < 16) {
+            book.execute_batch(&Dialect::Sqlite.schema(text)).unwrap();
+            let checksum = hex::encode(Sha256::digest(text));
+            book.execute("INSERT INTO migrations VALUES (?1, ?2)", (version, checksum)).unwrap();
+        }
+        let columns =
+            "stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
+        book.execute_batch(&format!(
+            "ATTACH '{}' AS today;
+             INSERT INTO audit ({columns}) SELECT {columns} FROM today.audit ORDER BY id;
+             INSERT INTO chain_heads SELECT * FROM today.chain_heads;
+             INSERT INTO accounts (id, name, email, currency, balance, created_at) VALUES (1, '', '', 'EUR', 0, 0), (2, '', '', 'EUR', 0, 0);
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+               INSERT INTO invoices (id, account_id, status, total, currency, issued_at, due_at)
+               SELECT i, 1 + i % 2, 'unpaid', 1, 'EUR', 0, 0 FROM n;
+             INSERT INTO idempotency VALUES (7, 'POST', '/v1/orders', 'name', zeroblob(32), 201, '', CAST('body' AS BLOB), NULL, 0, 1000);
+             DETACH today",
+            today.display(),
+        ))
+        .unwrap();
+        drop(book);
+
+        let store = Store::open_sqlite(&old, vault).unwrap();
+        assert_eq!(verify_store(&store, &[]).unwrap(), Verdict::Whole { streams: 2, rows: 300 });
+        assert_eq!(store.read(|books| books.audit_rows(2, 100, 9)).unwrap().last().unwrap().seq, 109);
+        let found = store.transact(|books| {
+            let scope = IdempotencyScope { key: KeyRow(7), method: "POST", path: "/v1/orders", idempotency_key: "name" };
+            let recorded = books.idempotent(&scope, Timestamp::UNIX_EPOCH)?.map(|recorded| recorded.response.body);
+            let mut account = books.account(AccountId(1));
+            Ok((recorded, account.count_invoices()?, account.invoices(70, 2)?))
+        });
+        let (recorded, count, listed) = found.await.unwrap();
+        assert_eq!((recorded.as_deref(), count), (Some(&b"body"[..]), 100));
+        assert_eq!(listed.iter().map(|invoice| invoice.id).collect::<Vec<_>>(), [142, 144]);
+    }
 }

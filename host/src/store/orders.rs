@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use provisor_providers::books::{AccountId, Entry, Fault, NewInvoice, NewOrder, Order, OrderStatus};
 use provisor_providers::money::Minor;
 
-use super::sql::{Row, Sql, Value};
+use super::sql::{Row, Sql};
 use super::{Transaction, accounts, invoices};
 
 const COLUMNS: &str = "id, product_id, cycle, quantity, config_options, hostname, note, total, recurring, currency, invoice_id, \
                        created_at, expires_at, status, service_id, paid_at, due_at";
 
 pub(super) fn place(sql: &mut dyn Sql, account: i64, order: &NewOrder, invoice: &NewInvoice) -> Result<Order, Fault> {
-    let invoice_id = invoices::add(sql, account, invoice, None)?;
+    let invoice_id = invoices::bill(sql, account, invoice)?;
     let placed = Order {
         id: 0,
         new: order.clone(),
@@ -31,11 +31,8 @@ pub(super) fn buy(
     invoice: &NewInvoice,
     due_at: Option<Timestamp>,
 ) -> Result<Option<Order>, Fault> {
-    if !accounts::take(sql, account, invoice.total)? {
-        return Ok(None);
-    }
     let at = invoice.issued_at;
-    let invoice_id = invoices::add(sql, account, invoice, Some(at))?;
+    let Some(invoice_id) = invoices::settle(sql, account, invoice, at)? else { return Ok(None) };
     let entry = Entry { at, kind: "order", reference: &invoice_id.to_string() };
     accounts::note(sql, account, Minor(-invoice.total.0), &entry)?;
     let bought =
@@ -46,7 +43,7 @@ pub(super) fn buy(
 /// Writes an order, and its number into its invoice, which had to be there before.
 fn add(sql: &mut dyn Sql, account: i64, order: Order) -> Result<Order, Fault> {
     let new = &order.new;
-    let id = sql.insert(
+    let id = sql.insert_one(
         "INSERT INTO orders (account_id, product_id, cycle, quantity, config_options, hostname, note, total, recurring, currency,
                              invoice_id, created_at, expires_at, status, paid_at, due_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
@@ -142,17 +139,16 @@ pub(super) fn next_due(sql: &mut dyn Sql) -> Result<Option<Timestamp>, Fault> {
 impl Transaction<'_> {
     /// The newest orders of a reseller, or of all, newest first.
     pub fn newest_orders(&mut self, account: Option<AccountId>, limit: u32) -> Result<Vec<(AccountId, Order)>, Fault> {
-        // By way of the invoices, one of which each order has: an index of orders by reseller would cost every order, for this alone.
-        let of = if account.is_some() {
-            "WHERE id IN (SELECT order_id FROM invoices WHERE account_id = $1) AND account_id = $1 ORDER BY id DESC LIMIT $2"
-        } else {
-            "ORDER BY id DESC LIMIT $1"
+        let Some(account) = account else {
+            let query = format!("SELECT {COLUMNS}, account_id FROM orders ORDER BY id DESC LIMIT $1");
+            let rows = self.sql.query(&query, &[limit.into()])?;
+            return rows.iter().map(|row| Ok((AccountId(row.int(17)?), read(row)?))).collect();
         };
-        let query = format!("SELECT {COLUMNS}, account_id FROM orders {of}");
-        let mut values: Vec<Value<'_>> = account.map(|account| account.0.into()).into_iter().collect();
-        values.push(limit.into());
-        let rows = self.sql.query(&query, &values)?;
-        rows.iter().map(|row| Ok((AccountId(row.int(17)?), read(row)?))).collect()
+        let mut found = Vec::new();
+        for id in invoices::newest_orders(self.sql, account.0, limit)? {
+            found.extend(find(self.sql, account.0, id)?.map(|order| (account, order)));
+        }
+        Ok(found)
     }
 
     /// Any reseller's order.

@@ -13,7 +13,7 @@ const COLUMNS: &str =
     "id, invoice_id, attempt, gateway_key, amount, held, currency, status, fence, lease_until, reason, created_at";
 
 pub(super) fn add(sql: &mut dyn Sql, account: i64, payment: &NewPayment<'_>) -> Result<Payment, Fault> {
-    let id = sql.insert(
+    let id = sql.insert_one(
         "INSERT INTO payments (account_id, invoice_id, attempt, gateway_key, amount, held, currency, status, fence, lease_until,
                                created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, 'charging', 1, $8, $9)",

@@ -14,7 +14,7 @@ const COLUMNS: &str = "id, order_id, product_id, status, power, hostname, addres
 
 pub(super) fn add(sql: &mut dyn Sql, vault: &Vault, account: i64, service: &NewService) -> Result<i64, Fault> {
     let addresses = service.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let id = sql.insert(
+    let id = sql.insert_one(
         "INSERT INTO services (account_id, order_id, product_id, status, power, hostname, addresses, cycle, recurring, currency,
                                next_due_at, bill_at, created_at, username, sealed_password, port)
          VALUES ($1, $2, $3, 'active', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",

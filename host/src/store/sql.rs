@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use provisor_providers::books::Fault;
 
-use super::memory::{Hot, Nonces};
+use super::memory::{Hot, Logs};
 
 /// One connection inside a transaction.
 pub(crate) trait Sql {
@@ -12,10 +12,10 @@ pub(crate) trait Sql {
     fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<usize, Fault>;
     /// Runs a query, or a statement with RETURNING.
     fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Fault>;
-    /// Runs an INSERT of one row, without RETURNING; the `id` that it was given.
-    fn insert(&mut self, sql: &str, values: &[Value<'_>]) -> Result<i64, Fault> {
+    /// Runs an INSERT of one row or none, without RETURNING; the `id` that it was given.
+    fn insert(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Option<i64>, Fault> {
         let rows = self.query(&format!("{sql} RETURNING id"), values)?;
-        rows.first().ok_or_else(|| Fault("an insert returned no id".to_owned()))?.int(0)
+        rows.first().map(|row| row.int(0)).transpose()
     }
     /// Runs a query and hands on each row as it comes, borrowed. An engine that cannot stream reads them all first.
     fn scan(&mut self, sql: &str, values: &[Value<'_>], each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
@@ -43,8 +43,8 @@ pub(crate) trait Sql {
     /// Says what the transaction is about to use, where transactions run at the same time. Said before its first statement, it
     /// waits here for others that use the same.
     fn claim(&mut self, _claim: Claim) {}
-    /// Which nonces are spent, where that is remembered.
-    fn nonces(&mut self) -> Option<&mut Nonces> {
+    /// What is in the book's logs, where that is remembered.
+    fn logs(&mut self) -> Option<&mut Logs> {
         None
     }
     /// What every request reads and writes, where that is remembered.
@@ -97,6 +97,11 @@ impl dyn Sql + '_ {
     /// The first row, if any.
     pub(crate) fn first(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Option<Row>, Fault> {
         Ok(self.query(sql, values)?.into_iter().next())
+    }
+
+    /// Runs an INSERT of one row, without RETURNING; the `id` that it was given.
+    pub(crate) fn insert_one(&mut self, sql: &str, values: &[Value<'_>]) -> Result<i64, Fault> {
+        self.insert(sql, values)?.ok_or_else(|| Fault("an insert inserted nothing".to_owned()))
     }
 }
 
@@ -234,6 +239,11 @@ impl Row {
             _ => Err(unexpected(column)),
         }
     }
+}
+
+/// A question that only the book's writer can answer.
+pub(super) fn unlogged() -> Fault {
+    Fault("only the book's writer knows what is in its logs".to_owned())
 }
 
 /// A value of the wrong kind.

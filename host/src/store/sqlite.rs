@@ -22,7 +22,7 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 use super::StoreError;
 use super::backfill::Backfill;
 use super::job::Job;
-use super::memory::{Hot, Memory, Nonces};
+use super::memory::{Hot, Logs, Memory};
 use super::mounts;
 use super::sql::{Cell, Dialect, Row, Sql, Value};
 
@@ -118,7 +118,7 @@ fn commit_in_hope(
         }
     }
     engine.commit()?;
-    memory.settle();
+    memory.logs.settle();
     Ok(true)
 }
 
@@ -130,7 +130,7 @@ fn commit_with_care(connection: &Connection, memory: &mut Memory, group: &mut [B
         if run(&mut **job, &mut engine) { engine.keep()? } else { engine.undo()? }
     }
     engine.commit()?;
-    memory.settle();
+    memory.logs.settle();
     Ok(())
 }
 
@@ -203,9 +203,9 @@ impl Sql for Sqlite<'_> {
     }
 
     /// RETURNING would have SQLite collect the row in a temporary table and keep a journal of the statement: more work than the insert.
-    fn insert(&mut self, sql: &str, values: &[Value<'_>]) -> Result<i64, Fault> {
-        self.execute(sql, values)?;
-        Ok(self.connection.last_insert_rowid())
+    fn insert(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Option<i64>, Fault> {
+        let inserted = self.execute(sql, values)?;
+        Ok((inserted > 0).then(|| self.connection.last_insert_rowid()))
     }
 
     fn scan(&mut self, sql: &str, values: &[Value<'_>], each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
@@ -232,7 +232,7 @@ impl Sql for Sqlite<'_> {
     fn mark(&mut self) -> Result<(), Fault> {
         if self.care == Care::Savepoints {
             self.execute("SAVEPOINT attempt", &[])?;
-            self.nonces().map(Nonces::mark);
+            self.logs().map(Logs::mark);
         }
         Ok(())
     }
@@ -240,14 +240,14 @@ impl Sql for Sqlite<'_> {
     fn keep(&mut self) -> Result<(), Fault> {
         if self.care == Care::Savepoints {
             self.execute("RELEASE attempt", &[])?;
-            self.nonces().map(Nonces::keep);
+            self.logs().map(Logs::keep);
         }
         Ok(())
     }
 
     fn undo(&mut self) -> Result<(), Fault> {
         if self.care == Care::Savepoints {
-            self.nonces().map(Nonces::undo);
+            self.logs().map(Logs::undo);
             return self.batch("ROLLBACK TO attempt; RELEASE attempt");
         }
         self.care = Care::Hope { dashed: true };
@@ -258,8 +258,8 @@ impl Sql for Sqlite<'_> {
         Dialect::Sqlite
     }
 
-    fn nonces(&mut self) -> Option<&mut Nonces> {
-        self.memory.as_mut().map(|memory| &mut memory.nonces)
+    fn logs(&mut self) -> Option<&mut Logs> {
+        self.memory.as_mut().map(|memory| &mut memory.logs)
     }
 
     /// Under savepoints nothing is put off: what is taken back would have to be taken back here too.

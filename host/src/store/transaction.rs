@@ -226,7 +226,7 @@ impl AccountBooks for Tenant<'_> {
     }
 
     fn add_invoice(&mut self, invoice: &NewInvoice) -> Result<i64, Fault> {
-        invoices::add(self.sql, self.id, invoice, None)
+        invoices::bill(self.sql, self.id, invoice)
     }
 
     fn invoice(&mut self, id: i64) -> Result<Option<Invoice>, Fault> {

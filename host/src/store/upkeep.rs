@@ -24,31 +24,22 @@ impl Transaction<'_> {
     pub(crate) fn sweep(&mut self, now: Timestamp) -> Result<bool, Fault> {
         let mut is_full = false;
         self.sql.forget()?;
-        // The newest row stays, so that numbers only grow.
-        let nonces = match self.sql.dialect() {
-            // A log, whose oldest rows expire first: those alone are looked at.
-            Dialect::Sqlite => {
-                "DELETE FROM nonces WHERE expires_at <= $1 AND id IN
-                   (SELECT id FROM nonces WHERE id < (SELECT MAX(id) FROM nonces) ORDER BY id LIMIT $2)"
-            }
-            Dialect::Postgres => {
-                "DELETE FROM nonces WHERE id IN
-                   (SELECT id FROM nonces WHERE expires_at <= $1 AND id < (SELECT MAX(id) FROM nonces) LIMIT $2)"
-            }
+        // The newest row of a log stays, so that numbers only grow.
+        let log = |table| match self.sql.dialect() {
+            // Its oldest rows expire first, or about: a record is written anew for an hour past its day at most. Those alone are looked at.
+            Dialect::Sqlite => format!(
+                "DELETE FROM {table} WHERE expires_at <= $1 AND id IN
+                   (SELECT id FROM {table} WHERE id < (SELECT MAX(id) FROM {table}) ORDER BY id LIMIT $2)"
+            ),
+            Dialect::Postgres => format!(
+                "DELETE FROM {table} WHERE id IN
+                   (SELECT id FROM {table} WHERE expires_at <= $1 AND id < (SELECT MAX(id) FROM {table}) LIMIT $2)"
+            ),
         };
-        let idempotency = match self.sql.dialect() {
-            // A record is written anew for an hour past its day at most, and holds up what is behind it for no longer.
-            Dialect::Sqlite => {
-                "DELETE FROM idempotency WHERE expires_at <= $1 AND rowid IN (SELECT rowid FROM idempotency ORDER BY rowid LIMIT $2)"
-            }
-            Dialect::Postgres => {
-                "DELETE FROM idempotency WHERE (key_id, method, path, idempotency_key) IN
-                   (SELECT key_id, method, path, idempotency_key FROM idempotency WHERE expires_at <= $1 LIMIT $2)"
-            }
-        };
+        let (nonces, idempotency) = (log("nonces"), log("idempotency"));
         for (statement, before) in [
-            (nonces, now),
-            (idempotency, now),
+            (&*nonces, now),
+            (&*idempotency, now),
             ("DELETE FROM locks WHERE (key_id, network) IN (SELECT key_id, network FROM locks WHERE until <= $1 LIMIT $2)", now),
             ("DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE at <= $1 LIMIT $2)", now - FAILURES_KEPT),
             ("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE delivered_at <= $1 LIMIT $2)", now - TOLD_KEPT),

@@ -104,8 +104,8 @@ fn fill(home: &Path, rows: usize) {
     book.execute_batch("PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF").unwrap();
     for statement in [
         format!(
-            "INSERT INTO invoices (id, account_id, status, total, currency, issued_at, due_at, paid_at)
-             SELECT 1000000 + i, {caller}, 'paid', 990, 'EUR', i, i, i FROM n"
+            "INSERT INTO invoices (id, account_id, status, total, currency, issued_at, due_at, paid_at, previous, number)
+             SELECT 1000000 + i, {caller}, 'paid', 990, 'EUR', i, i, i, 1000000 + i - {CALLERS}, i / {CALLERS} FROM n"
         ),
         format!(
             "INSERT INTO orders (id, account_id, product_id, cycle, quantity, config_options, total, recurring, currency, invoice_id,
@@ -141,7 +141,7 @@ fn fill(home: &Path, rows: usize) {
     }
     // The server goes on behind the last row.
     book.execute_batch(
-        "UPDATE chain_heads SET seq = (SELECT MAX(seq) FROM audit WHERE audit.stream = chain_heads.stream);
+        "UPDATE chain_heads SET seq = last FROM (SELECT stream AS of, MAX(seq) AS last FROM audit GROUP BY stream) WHERE of = stream;
          PRAGMA wal_checkpoint(TRUNCATE)",
     )
     .unwrap();

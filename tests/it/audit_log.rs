@@ -300,20 +300,24 @@ async fn a_long_stream_is_joined_where_its_halves_meet() {
     append.await.unwrap();
     log.forge("DROP TABLE saved; CREATE TABLE saved AS SELECT * FROM audit; DROP TABLE saved_heads; CREATE TABLE saved_heads AS SELECT * FROM chain_heads");
     assert_eq!(log.verdict(&[]), Verdict::Whole { streams: 3, rows: 9000 + 2 * ROWS.unsigned_abs() });
-    let checkpoints = [4095, 4096, 8500].map(|size| log.checkpoint(1, size));
-    let (within, across) = (swap_places(4094, 4095), swap_places(4095, 4096));
+    let middle: i64 = log.forger.query_row("SELECT (MIN(id) + MAX(id)) / 2 FROM audit", [], |row| row.get(0)).unwrap();
+    let last: i64 =
+        log.forger.query_row("SELECT seq FROM audit WHERE id = ?1 AND stream = 1", [middle], |row| row.get(0)).unwrap();
+    assert_eq!(last, 4488, "the last of the first half");
+    let checkpoints = [4488, 4489, 8500].map(|size| log.checkpoint(1, size));
+    let (within, across) = (swap_places(4487, 4488), swap_places(4488, 4489));
     for (forgery, seq, what) in [
-        (&*within, 4095, What::Displaced),
-        (&*across, 4096, What::Displaced),
-        ("UPDATE audit SET status = 1 WHERE stream = 1 AND seq = 4095", 4095, What::Changed),
-        ("UPDATE audit SET status = 1 WHERE stream = 1 AND seq = 4096", 4096, What::Changed),
+        (&*within, 4488, What::Displaced),
+        (&*across, 4489, What::Displaced),
+        ("UPDATE audit SET status = 1 WHERE stream = 1 AND seq = 4488", 4488, What::Changed),
+        ("UPDATE audit SET status = 1 WHERE stream = 1 AND seq = 4489", 4489, What::Changed),
         ("UPDATE audit SET status = 1 WHERE stream = 1 AND seq = 8192", 8192, What::Changed),
-        ("UPDATE audit SET chain_hash = zeroblob(32) WHERE stream = 1 AND seq = 4095", 4095, What::Changed),
-        ("DELETE FROM audit WHERE stream = 1 AND seq = 4095", 4095, What::Missing),
-        ("DELETE FROM audit WHERE stream = 1 AND seq = 4096", 4096, What::Missing),
-        ("DELETE FROM audit WHERE stream = 1 AND seq >= 4096 AND seq < 8192", 4096, What::Missing),
+        ("UPDATE audit SET chain_hash = zeroblob(32) WHERE stream = 1 AND seq = 4488", 4488, What::Changed),
+        ("DELETE FROM audit WHERE stream = 1 AND seq = 4488", 4488, What::Missing),
+        ("DELETE FROM audit WHERE stream = 1 AND seq = 4489", 4489, What::Missing),
+        ("DELETE FROM audit WHERE stream = 1 AND seq >= 4489 AND seq < 8192", 4489, What::Missing),
         ("DELETE FROM audit WHERE stream = 1 AND seq >= 8192", 8192, What::Missing),
-        ("DELETE FROM audit WHERE stream = 1 AND seq < 4096", 1, What::Missing),
+        ("DELETE FROM audit WHERE stream = 1 AND seq < 4489", 1, What::Missing),
     ] {
         log.forge(forgery);
         assert_eq!(log.bad(&[]), Some((1, seq, what)), "{forgery}");
@@ -321,10 +325,10 @@ async fn a_long_stream_is_joined_where_its_halves_meet() {
         assert_eq!(single, log.verdict(&checkpoints), "{forgery}");
         log.restore();
     }
-    log.forge("UPDATE audit SET status = 1 WHERE stream = 1 AND seq = 4096");
-    log.rehash(1, 4096);
+    log.forge("UPDATE audit SET status = 1 WHERE stream = 1 AND seq = 4489");
+    log.rehash(1, 4489);
     assert_eq!(log.bad(&[]), None);
-    assert_eq!(log.bad(&checkpoints), Some((1, 4096, What::Rewritten { until: 4096 })));
+    assert_eq!(log.bad(&checkpoints), Some((1, 4489, What::Rewritten { until: 4489 })));
 }
 
 /// What a server writes while it runs and when it stops.

@@ -1,18 +1,20 @@
 //! Walks every chain from its first row to its head, and past every checkpoint.
 //!
-//! The rows are swept in the order in which the table has them, which is what a disk and a cache like best: on two threads, each of
-//! which takes every other block of a stream. A row's own hash shows whether it follows from the row before, so what the two saw is
-//! joined at the blocks' borders. A stream in which anything is amiss is then walked once more in the order of its sequence, to name
-//! the first bad row.
+//! The rows are swept in the order in which the table has them, which is that in which they came and what a disk and a cache like best:
+//! on two threads, one for each half of the table. A row's own hash shows whether it follows from the row before, so what the two saw of
+//! a stream is joined where the halves meet. A stream in which anything is amiss is then walked once more in the order of its sequence,
+//! to name the first bad row.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use provisor_providers::books::Fault;
 
 use super::chain::{Encoded, GENESIS};
 use super::checkpoint::Checkpoint;
-use crate::store::{AUDIT_BLOCK as BLOCK, AuditRows as Rows, RawAuditRow, Store, Transaction, Value};
+use crate::store::{AuditRows as Rows, RawAuditRow, Store, Transaction, Value};
 
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,17 +115,17 @@ pub fn verify(books: &mut Transaction<'_>) -> Result<Verdict, Fault> {
 /// then in the book.
 pub fn verify_against(books: &mut Transaction<'_>, checkpoints: &[Checkpoint]) -> Result<Verdict, Fault> {
     let unwalked = unwalked(books, checkpoints)?;
-    let swept = sweep(books, None, &unwalked)?;
+    let swept = sweep(books, i64::MIN..=i64::MAX, &unwalked)?;
     judge(books, &unwalked, vec![swept])
 }
 
 /// The same with two threads and two connections.
 pub fn verify_store(store: &Store, checkpoints: &[Checkpoint]) -> Result<Verdict, Fault> {
     // Before the rows: whoever writes meanwhile adds rows behind these heads, and takes none away.
-    let unwalked = store.read(|books| unwalked(books, checkpoints))?;
+    let (unwalked, middle) = store.read(|books| Ok((unwalked(books, checkpoints)?, books.middle_of_audit()?)))?;
     let swept = std::thread::scope(|scope| {
-        let other = scope.spawn(|| store.read(|books| sweep(books, Some(1), &unwalked)));
-        let own = store.read(|books| sweep(books, Some(0), &unwalked));
+        let other = scope.spawn(|| store.read(|books| sweep(books, middle.saturating_add(1)..=i64::MAX, &unwalked)));
+        let own = store.read(|books| sweep(books, i64::MIN..=middle, &unwalked));
         let other = other.join().map_err(|_| Fault("a thread that verifies the audit log ended early".to_owned()))?;
         Ok::<_, Fault>(vec![own?, other?])
     })?;
@@ -164,8 +166,6 @@ struct Chain {
     base: i64,
     seq: i64,
     hash: [u8; 32],
-    /// Where in the table the row is.
-    id: i64,
     /// The head, as it was before the walk.
     head: i64,
     /// What must be met further on; the nearest is the last.
@@ -177,7 +177,7 @@ struct Chain {
 
 impl Default for Chain {
     fn default() -> Self {
-        Self { base: 0, seq: 0, hash: GENESIS, id: i64::MIN, head: 0, marks: Vec::new(), confirmed: 0, flaw: None }
+        Self { base: 0, seq: 0, hash: GENESIS, head: 0, marks: Vec::new(), confirmed: 0, flaw: None }
     }
 }
 
@@ -208,11 +208,11 @@ impl Chain {
             self.flaw = Some((seq, What::Changed));
             return;
         }
-        if read.id <= self.id {
+        if !read.is_behind {
             self.flaw = Some((seq, What::Displaced));
             return;
         }
-        (self.seq, self.hash, self.id) = (seq, read.stored, read.id);
+        (self.seq, self.hash) = (seq, read.stored);
         self.meet();
     }
 
@@ -287,98 +287,94 @@ fn walk(books: &mut Transaction<'_>, stream: i64, mut chain: Chain) -> Result<Ch
     Ok(chain)
 }
 
-/// Rows as the table has them, or those of every other block: what two sweeps saw can be joined.
+/// Rows between two places in the table: what two sweeps saw can be joined.
 struct Swept {
-    streams: HashMap<i64, Pieces>,
+    streams: HashMap<i64, Piece>,
     has_strays: bool,
 }
 
-struct Pieces {
-    found: Vec<Piece>,
+/// Rows of a stream.
+struct Piece {
+    first: i64,
+    last: i64,
+    /// Of the last row.
+    hash: [u8; 32],
+    /// The first row and its hash, to be compared once the row before it is known.
+    border: (Vec<u8>, [u8; 32]),
     /// What must be met, as in the chain.
     marks: Vec<Mark>,
     is_flawed: bool,
 }
 
-/// Rows that follow each other.
-struct Piece {
-    first: i64,
-    last: i64,
-    /// Where in the table these two are.
-    places: (i64, i64),
-    /// Of the last row.
-    hash: [u8; 32],
-    /// The first row and its hash, to be compared once the row before it is known.
-    border: (Vec<u8>, [u8; 32]),
-}
-
-fn sweep(books: &mut Transaction<'_>, half: Option<i64>, unwalked: &HashMap<i64, Chain>) -> Result<Swept, Fault> {
+fn sweep(books: &mut Transaction<'_>, places: RangeInclusive<i64>, unwalked: &HashMap<i64, Chain>) -> Result<Swept, Fault> {
     let mut swept = Swept { streams: HashMap::new(), has_strays: false };
     let mut scratch = Encoded::default();
-    books.scan_audit(half.map_or(Rows::All, Rows::Half), &mut |row| {
+    books.scan_audit(Rows::Places(places), &mut |row| {
         let Some(read) = Read::of(&row, &mut scratch) else {
             swept.has_strays = true;
             return;
         };
-        let pieces = swept.streams.entry(read.stream).or_insert_with(|| {
-            let marks = unwalked.get(&read.stream).map(|chain| chain.marks.clone()).unwrap_or_default();
-            Pieces { found: Vec::new(), marks, is_flawed: false }
-        });
-        pieces.add(&read, &mut scratch);
+        match swept.streams.entry(read.stream) {
+            Entry::Occupied(mut piece) => piece.get_mut().add(&read, &mut scratch),
+            Entry::Vacant(stream) => {
+                let marks = unwalked.get(&read.stream).map(|chain| chain.marks.clone()).unwrap_or_default();
+                stream.insert(Piece::begin(&read, &scratch, marks));
+            }
+        }
     })?;
     Ok(swept)
 }
 
-impl Pieces {
-    fn add(&mut self, read: &Read, scratch: &mut Encoded) {
-        if self.is_flawed || !read.is_well_formed {
-            self.is_flawed = true;
+impl Piece {
+    fn begin(read: &Read, encoded: &Encoded, marks: Vec<Mark>) -> Self {
+        let border = (encoded.row().to_vec(), read.stored);
+        let is_flawed = !read.is_well_formed;
+        let mut piece = Self { first: read.seq, last: read.seq, hash: read.stored, border, marks, is_flawed };
+        piece.meet();
+        piece
+    }
+
+    fn add(&mut self, read: &Read, encoded: &mut Encoded) {
+        if self.is_flawed {
             return;
         }
-        match self.found.last_mut() {
-            Some(piece) if read.seq == piece.last + 1 => {
-                self.is_flawed = scratch.hash(&piece.hash) != read.stored;
-                (piece.last, piece.places.1, piece.hash) = (read.seq, read.id, read.stored);
-            }
-            // Any other first row of a piece will not join.
-            last if last.is_none() || read.seq % BLOCK == 0 => {
-                let border = (scratch.row().to_vec(), read.stored);
-                self.found.push(Piece { first: read.seq, last: read.seq, places: (read.id, read.id), hash: read.stored, border });
-            }
-            _ => self.is_flawed = true,
-        }
-        while let Some(mark) = self.marks.pop_if(|mark| mark.seq <= read.seq) {
-            self.is_flawed |= mark.seq == read.seq && mark.hash != read.stored;
+        self.is_flawed = !read.is_well_formed || read.seq != self.last + 1 || encoded.hash(&self.hash) != read.stored;
+        (self.last, self.hash) = (read.seq, read.stored);
+        self.meet();
+    }
+
+    fn meet(&mut self) {
+        while let Some(mark) = self.marks.pop_if(|mark| mark.seq <= self.last) {
+            self.is_flawed |= mark.seq == self.last && mark.hash != self.hash;
         }
     }
 }
 
-/// The last row of a chain whose pieces follow each other from its base on, in the table too, past all that must be met; nothing if they do not.
-fn joined(chain: &Chain, halves: Vec<Pieces>) -> Option<i64> {
-    let (mut seq, mut hash, mut place) = (chain.seq, chain.hash, chain.id);
+/// The last row of a chain whose pieces follow each other from its base on, in the order of the table, past all that must be met;
+/// nothing if they do not.
+fn joined(chain: &Chain, pieces: Vec<Piece>) -> Option<i64> {
+    let (mut seq, mut hash) = (chain.seq, chain.hash);
     let mut scratch = Encoded::default();
-    if chain.flaw.is_some() || halves.iter().any(|half| half.is_flawed) {
+    if chain.flaw.is_some() {
         return None;
     }
-    let mut pieces: Vec<Piece> = halves.into_iter().flat_map(|half| half.found).collect();
-    pieces.sort_by_key(|piece| piece.first);
-    for Piece { first, last, places, hash: end, border: (row, stored) } in pieces {
+    for Piece { first, last, hash: end, border: (row, stored), is_flawed, .. } in pieces {
         scratch.set(&row);
-        if first != seq + 1 || places.0 <= place || scratch.hash(&hash) != stored {
+        if is_flawed || first != seq + 1 || scratch.hash(&hash) != stored {
             return None;
         }
-        (seq, place, hash) = (last, places.1, end);
+        (seq, hash) = (last, end);
     }
     chain.marks.iter().all(|mark| mark.seq <= seq).then_some(seq)
 }
 
 /// A row that says to which stream it belongs.
 struct Read {
-    id: i64,
     stream: i64,
     seq: i64,
     stored: [u8; 32],
     is_well_formed: bool,
+    is_behind: bool,
 }
 
 /// What the hashed columns hold, in their order.
@@ -399,7 +395,6 @@ impl Read {
     /// Encodes a row. Nothing if it says of no stream that it belongs to it.
     fn of(row: &RawAuditRow<'_>, scratch: &mut Encoded) -> Option<Self> {
         let [Value::Int(stream), Value::Int(seq), ..] = *row.hashed else { return None };
-        let Value::Int(id) = row.id else { return None };
         let stored = match row.chain_hash {
             Value::Bytes(bytes) => bytes.try_into().ok(),
             _ => None,
@@ -417,6 +412,6 @@ impl Read {
                 }
             };
         }
-        Some(Self { id, stream, seq, stored: stored.unwrap_or_default(), is_well_formed })
+        Some(Self { stream, seq, stored: stored.unwrap_or_default(), is_well_formed, is_behind: row.is_behind })
     }
 }

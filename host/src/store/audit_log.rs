@@ -5,6 +5,7 @@
 //! 64th row of a stream stands in one over all blocks, which says where to begin.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 use provisor_providers::books::{AuditRow, Fault};
@@ -91,68 +92,72 @@ pub struct StoredAuditRow {
 
 /// A row as it stands in the table, borrowed and unjudged: another hand may have written anything.
 pub(crate) struct RawAuditRow<'a> {
-    pub(crate) id: Value<'a>,
+    /// Whether it stands in the table behind the row that was handed on before it.
+    pub(crate) is_behind: bool,
     /// The hashed columns, `stream` and `seq` first.
     pub(crate) hashed: &'a [Value<'a>],
     pub(crate) chain_hash: Value<'a>,
 }
 
 /// Which rows are scanned.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum AuditRows {
-    /// All, in the order in which the table has them.
-    All,
-    /// Every other block of each stream, in that order: 0 or 1.
-    Half(i64),
+    /// Those at some places of the table, in its order.
+    Places(RangeInclusive<i64>),
     /// One stream's, by their sequence.
     Stream(i64),
 }
 
-/// Rows of a stream that belong to the same half.
-pub(crate) const AUDIT_BLOCK: i64 = 4096;
-
 const SCAN_BATCH: u32 = 10_000;
 
 /// Rows of a block, and how many rows of a stream make a step, as the indexes of the migrations have them.
-const PLACES: i64 = 1024;
+const BLOCK: i64 = 1024;
 const STEP: i64 = 64;
 
 const COLUMNS: &str =
-    "id, stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
+    "stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
 
 impl Transaction<'_> {
     /// Hands on rows, borrowed.
     pub(crate) fn scan_audit(&mut self, rows: AuditRows, each: &mut dyn FnMut(RawAuditRow<'_>)) -> Result<(), Fault> {
-        let mut each = |columns: &[Value<'_>]| {
-            if let [id, hashed @ .., chain_hash] = columns {
-                each(RawAuditRow { id: *id, hashed, chain_hash: *chain_hash });
-            }
+        let places = match rows {
+            AuditRows::Stream(stream) => return self.scan_stream(stream, each),
+            AuditRows::Places(places) => places,
         };
-        // A row whose numbers are none, or negative, falls to the first half.
-        let is_odd = format!("(stream + seq / {AUDIT_BLOCK}) % 2 = 1");
-        let which = match rows {
-            AuditRows::Stream(stream) => return self.scan_stream(stream, &mut each),
-            AuditRows::All => "1 = 1".to_owned(),
-            AuditRows::Half(1) => is_odd,
-            AuditRows::Half(_) => format!("({is_odd}) IS NOT TRUE"),
-        };
+        let (first, last) = (*places.start(), *places.end());
         match self.sql.dialect() {
-            Dialect::Sqlite => self.sql.scan(&format!("SELECT {COLUMNS} FROM audit WHERE {which} ORDER BY id"), &[], &mut each),
+            Dialect::Sqlite => {
+                let query = format!("SELECT {COLUMNS} FROM audit WHERE id >= $1 AND id <= $2 ORDER BY id");
+                self.sql.scan(&query, &[first.into(), last.into()], &mut |columns| hand_on(columns, true, each))
+            }
             Dialect::Postgres => {
-                let query = format!("SELECT {COLUMNS} FROM audit WHERE id > $1 AND {which} ORDER BY id LIMIT {SCAN_BATCH}");
-                self.scan_batches(&query, &[], 0, &mut each)
+                let query = format!("SELECT id, {COLUMNS} FROM audit WHERE id > $1 AND id <= $2 ORDER BY id LIMIT {SCAN_BATCH}");
+                self.scan_batches(&query, (first.saturating_sub(1), last), 0, &mut |columns| hand_on(&columns[1..], true, each))
             }
         }
     }
 
-    fn scan_stream(&mut self, stream: i64, each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
+    /// A place in the table before which there are about as many rows as behind it.
+    pub(crate) fn middle_of_audit(&mut self) -> Result<i64, Fault> {
+        let row = self.sql.first("SELECT MIN(id), MAX(id) FROM audit", &[])?;
+        let (first, last) = row.map_or(Ok((None, None)), |row| Ok((row.opt_int(0)?, row.opt_int(1)?)))?;
+        Ok(first.unwrap_or(0).midpoint(last.unwrap_or(0)))
+    }
+
+    fn scan_stream(&mut self, stream: i64, each: &mut dyn FnMut(RawAuditRow<'_>)) -> Result<(), Fault> {
+        let mut before = i64::MIN;
+        let mut is_behind = |id| std::mem::replace(&mut before, id) < id;
         if self.sql.dialect() == Dialect::Postgres {
-            let query = format!("SELECT {COLUMNS} FROM audit WHERE seq > $1 AND stream = $2 ORDER BY seq LIMIT {SCAN_BATCH}");
-            return self.scan_batches(&query, &[stream.into()], 2, each);
+            let query = format!("SELECT id, {COLUMNS} FROM audit WHERE seq > $1 AND stream = $2 ORDER BY seq LIMIT {SCAN_BATCH}");
+            return self.scan_batches(&query, (i64::MIN, stream), 2, &mut |columns| {
+                if let [Value::Int(id), columns @ ..] = columns {
+                    hand_on(columns, is_behind(*id), each);
+                }
+            });
         }
         // Nobody is relied on to have left them in their order.
         let mut places = Vec::new();
-        let query = format!("SELECT id, seq FROM audit WHERE id / {PLACES} = $1 AND stream = $2");
+        let query = format!("SELECT id, seq FROM audit WHERE id / {BLOCK} = $1 AND stream = $2");
         self.blocks(i64::MIN, &mut |sql, block| {
             sql.scan(&query, &[block.into(), stream.into()], &mut |columns| {
                 if let [Value::Int(id), Value::Int(seq)] = columns {
@@ -163,22 +168,23 @@ impl Transaction<'_> {
         })?;
         places.sort_unstable();
         let query = format!("SELECT {COLUMNS} FROM audit WHERE id = $1");
-        places.into_iter().try_for_each(|(_, id)| self.sql.scan(&query, &[id.into()], each))
+        places.into_iter().try_for_each(|(_, id)| {
+            let is_behind = is_behind(id);
+            self.sql.scan(&query, &[id.into()], &mut |columns| hand_on(columns, is_behind, each))
+        })
     }
 
     /// For an engine that hands over a whole result at once: batch after batch, each behind the last one's `column`.
     fn scan_batches(
         &mut self,
         query: &str,
-        more: &[Value<'_>],
+        (mut after, other): (i64, i64),
         column: usize,
         each: &mut dyn FnMut(&[Value<'_>]),
     ) -> Result<(), Fault> {
-        let mut after = i64::MIN;
         loop {
             let mut read = 0;
-            let values: Vec<Value<'_>> = [after.into()].into_iter().chain(more.iter().copied()).collect();
-            self.sql.scan(query, &values, &mut |columns| {
+            self.sql.scan(query, &[after.into(), other.into()], &mut |columns| {
                 if let Some(Value::Int(last)) = columns.get(column) {
                     after = *last;
                 }
@@ -196,8 +202,8 @@ impl Transaction<'_> {
         let mut from = Some(from);
         while let Some(place) = from {
             let row = self.sql.first("SELECT id FROM audit WHERE id >= $1 ORDER BY id LIMIT 1", &[place.into()])?;
-            let Some(block) = row.map(|row| row.int(0)).transpose()?.map(|id| id / PLACES) else { break };
-            from = if visit(self.sql, block)? { (block + 1).checked_mul(PLACES) } else { None };
+            let Some(block) = row.map(|row| row.int(0)).transpose()?.map(|id| id / BLOCK) else { break };
+            from = if visit(self.sql, block)? { (block + 1).checked_mul(BLOCK) } else { None };
         }
         Ok(())
     }
@@ -264,7 +270,7 @@ impl Transaction<'_> {
 
     /// The newest rows over all streams, oldest first.
     pub fn newest_audit_rows(&mut self, limit: u32) -> Result<Vec<StoredAuditRow>, Fault> {
-        let mut rows = self.sql.query(&format!("SELECT {COLUMNS} FROM audit ORDER BY id DESC LIMIT $1"), &[limit.into()])?;
+        let mut rows = self.sql.query(&format!("SELECT id, {COLUMNS} FROM audit ORDER BY id DESC LIMIT $1"), &[limit.into()])?;
         rows.reverse();
         rows.iter().map(read).collect()
     }
@@ -272,15 +278,15 @@ impl Transaction<'_> {
     /// Rows of a stream after a sequence number, `limit` of them.
     pub fn audit_rows(&mut self, stream: i64, after: i64, limit: u32) -> Result<Vec<StoredAuditRow>, Fault> {
         if self.sql.dialect() == Dialect::Postgres {
-            let query = format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3");
+            let query = format!("SELECT id, {COLUMNS} FROM audit WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3");
             let rows = self.sql.query(&query, &[stream.into(), after.into(), limit.into()])?;
             return rows.iter().map(read).collect();
         }
         let step = format!("SELECT id FROM audit WHERE stream = $1 AND seq <= $2 AND seq % {STEP} = 0 ORDER BY seq DESC LIMIT 1");
         let step = self.sql.first(&step, &[stream.into(), after.into()])?.map(|row| row.int(0)).transpose()?;
-        let begin = step.map_or(i64::MIN, |id| id - id % PLACES);
+        let begin = step.map_or(i64::MIN, |id| id - id % BLOCK);
         let query =
-            format!("SELECT {COLUMNS} FROM audit WHERE id / {PLACES} = $1 AND stream = $2 AND seq > $3 ORDER BY id LIMIT $4");
+            format!("SELECT id, {COLUMNS} FROM audit WHERE id / {BLOCK} = $1 AND stream = $2 AND seq > $3 ORDER BY id LIMIT $4");
         let (mut found, mut left) = (Vec::new(), limit);
         self.blocks(begin, &mut |sql, block| {
             for row in sql.query(&query, &[block.into(), stream.into(), after.into(), left.into()])? {
@@ -290,6 +296,12 @@ impl Transaction<'_> {
             Ok(left > 0)
         })?;
         Ok(found)
+    }
+}
+
+fn hand_on(columns: &[Value<'_>], is_behind: bool, each: &mut dyn FnMut(RawAuditRow<'_>)) {
+    if let [hashed @ .., chain_hash] = columns {
+        each(RawAuditRow { is_behind, hashed, chain_hash: *chain_hash });
     }
 }
 

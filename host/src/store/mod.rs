@@ -44,7 +44,7 @@ use secrecy::SecretString;
 use tokio::sync::oneshot;
 
 pub use self::audit_log::StoredAuditRow;
-pub(crate) use self::audit_log::{AUDIT_BLOCK, AuditRows, RawAuditRow};
+pub(crate) use self::audit_log::{AuditRows, RawAuditRow};
 pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::copy::{Copied, Progress, copy};
 pub use self::deliveries::{Attempt, Claim, Claimed, Delivery, DeliverySummary, Failing, Then};

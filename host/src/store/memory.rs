@@ -50,6 +50,7 @@ impl Memory {
 
 /// The indexes of two tables to which rows are only added at the end: spent nonces, and records under idempotency keys. In the book such
 /// an index would be written to at a place of its own for each request, and a page that changed costs more than all else a request writes.
+/// They hold as many as keys' limits allow for the time that each counts: 600 s of requests, a day of orders.
 #[derive(Default)]
 pub(crate) struct Logs {
     /// Until when each nonce is spent, in Unix milliseconds.

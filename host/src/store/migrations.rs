@@ -68,7 +68,20 @@ mod tests {
     use crate::audit::{Verdict, verify_store};
     use crate::store::Store;
     use crate::store::sql::Dialect;
+    use crate::store::sqlite::Sqlite;
     use crate::vault::Vault;
+
+    /// Such a page is written for each row that is added, wherever in the index it is.
+    #[test]
+    fn what_requests_add_to_stands_in_no_index_led_by_an_account_or_a_key() {
+        let book = Connection::open_in_memory().unwrap();
+        run(&mut Sqlite::new(&book)).unwrap();
+        let query = "SELECT l.name FROM sqlite_master t, pragma_index_list(t.name) l
+                     WHERE t.name IN ('audit', 'idempotency', 'invoices', 'ledger', 'nonces', 'orders') AND l.partial = 0";
+        let names: Vec<String> =
+            book.prepare(query).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(names, ["audit_blocks"]);
+    }
 
     /// A book as it was before requests wrote to the ends of its tables alone: two resellers with invoices in turn, a record, and the
     /// log of a book of today.

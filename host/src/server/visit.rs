@@ -32,7 +32,9 @@ pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, s
     let served = serve(state, api, prefix, request, peer, &request_id).await;
     state.checkpoints.count();
     let (response, not_before) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), received));
-    tokio::time::sleep_until(not_before.into()).await;
+    if not_before > Instant::now() {
+        tokio::time::sleep_until(not_before.into()).await;
+    }
     tracing::debug!(request_id, status = response.status, elapsed = ?received.elapsed(), "answered");
     to_http(response)
 }

@@ -41,6 +41,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use provisor_providers::books::Fault;
 use rusqlite::Connection;
 use secrecy::SecretString;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 pub use self::audit_log::StoredAuditRow;
@@ -128,7 +129,7 @@ impl Store {
     {
         let (sender, receiver) = oneshot::channel();
         let vault = Arc::clone(&self.0.vault);
-        let asked = Box::new(Asked { work, vault, result: None, sender });
+        let asked = Box::new(Asked { work, vault, result: None, sender, runtime: Handle::try_current().ok() });
         match &self.0.engine {
             Engine::Sqlite { writer, .. } => writer.submit(asked)?,
             Engine::Postgres(pool) => pool.submit(asked)?,

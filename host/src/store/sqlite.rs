@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 
 use super::StoreError;
 use super::backfill::Backfill;
-use super::job::Job;
+use super::job::{Job, Replies};
 use super::memory::{Hot, Logs, Memory};
 use super::mounts;
 use super::sql::{Cell, Dialect, Row, Sql, Value};
@@ -86,9 +86,7 @@ fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, backfill: &mut 
             let _undone = connection.execute_batch("ROLLBACK");
             memory.take_back();
         }
-        for job in group {
-            job.reply(result.clone().map_err(StoreError::from));
-        }
+        Replies { jobs: group, result: result.map_err(StoreError::from) }.send();
         backfill.go_on(connection);
     }
 }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod egress;
+pub(crate) mod exposition;
 pub mod gateway;
 pub mod listen;
 pub mod mail;

@@ -40,6 +40,9 @@ mod kernelhost_orders;
 mod kernelhost_refusals;
 mod keys;
 mod mail;
+mod monitoring;
+#[path = "monitoring.rs"]
+mod monitoring_on_postgres;
 mod moving;
 mod nginx;
 mod openapi;

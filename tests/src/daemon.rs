@@ -19,6 +19,7 @@ pub fn binary() -> PathBuf {
 pub struct Daemon {
     process: Child,
     address: SocketAddr,
+    metrics: Option<SocketAddr>,
 }
 
 impl Daemon {
@@ -29,12 +30,18 @@ impl Daemon {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let listening: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}`"));
         let address = listening["server"].as_str().or(listening["gateway"].as_str()).unwrap().parse().unwrap();
-        Self { process, address }
+        let metrics = listening["metrics"].as_str().map(|address| address.parse().unwrap());
+        Self { process, address, metrics }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the server tells monitoring, if it does.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// The base URL of an API.

@@ -56,17 +56,21 @@ struct Listening {
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     gateway: Option<String>,
 }
 
 impl Listening {
     fn text(&self) -> String {
         let server = self.server.map(|at| format!("the server listens on http://{at}"));
-        let gateway = self.gateway.as_ref().map(|at| match at.strip_prefix("unix:") {
-            Some(path) => format!("the gateway listens on {path}"),
-            None => format!("the gateway listens on http://{at}"),
-        });
-        server.into_iter().chain(gateway).collect::<Vec<_>>().join("\n")
+        let at = |at: &String| match at.strip_prefix("unix:") {
+            Some(path) => path.to_owned(),
+            None => format!("http://{at}"),
+        };
+        let metrics = self.metrics.as_ref().map(|listens| format!("the server's /metrics are on {}", at(listens)));
+        let gateway = self.gateway.as_ref().map(|listens| format!("the gateway listens on {}", at(listens)));
+        server.into_iter().chain(metrics).chain(gateway).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -120,6 +124,7 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
         };
         let listening = Listening {
             server: server.as_ref().map(server::Running::address),
+            metrics: server.as_ref().and_then(|server| server.metrics()).map(ToString::to_string),
             gateway: gateway.as_ref().map(|asking| asking.gateway.address().to_string()),
         };
         context.output.record(&listening, Listening::text)?;
@@ -142,7 +147,13 @@ async fn start_server(address: SocketAddr, home: &Home, context: &Context, store
     let options = options(home, &context.environment)?;
     warn_of_targets(&options);
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
-    server::start(listener.map_err(Failure::unreachable)?, store, Arc::new(System), options).map_err(Failure::failed)
+    let mut running =
+        server::start(listener.map_err(Failure::unreachable)?, store, Arc::new(System), options).map_err(Failure::failed)?;
+    if let Some(metrics) = home.config.server.as_ref().and_then(|server| server.metrics.as_ref()) {
+        let listener = Listener::bind(metrics).await.with_context(|| format!("cannot listen on {metrics} for /metrics"));
+        running.serve_metrics(listener.map_err(Failure::unreachable)?);
+    }
+    Ok(running)
 }
 
 /// The outbox's courier, where no server runs that has its own.

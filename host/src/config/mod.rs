@@ -183,6 +183,8 @@ impl Default for Journal {
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct Server {
     pub listen: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Listen>,
     pub trusted_proxies: Vec<Network>,
     pub limits: Limits,
     pub lock: Lock,
@@ -197,6 +199,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            metrics: None,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
             lock: Lock::default(),

@@ -23,6 +23,10 @@ fn smtp() -> Smtp {
     }
 }
 
+fn server() -> Server {
+    Server { metrics: Some("127.0.0.1:8081".parse().unwrap()), ..Server::default() }
+}
+
 fn summary() -> Summary {
     Summary {
         at: TimeOfDay::default(),
@@ -54,7 +58,7 @@ fn the_file_is_the_default() {
     assert_eq!(parse(DEFAULT, &[]).unwrap(), Config::default());
     let shown = parse(&every_setting(), &[]).unwrap();
     assert_eq!(shown.gateway, Some(Gateway { summary: Some(summary()), ..Gateway::default() }));
-    assert_eq!(shown.server, Some(Server::default()));
+    assert_eq!(shown.server, Some(server()));
     assert_eq!((shown.store.url, shown.plugin), (StoreUrl::default(), Plugin::default()));
     assert_eq!(shown.store.password, Some(SecretRef::Env("PROVISOR_DATABASE_PASSWORD".into())));
     assert_eq!(shown.webhooks, Webhooks::default());
@@ -72,7 +76,7 @@ fn the_file_shows_every_setting() {
     let store = Store { password: Some(SecretRef::Env(String::new())), ..Store::default() };
     let mail = Mail { smtp: Some(smtp()), ..Mail::default() };
     let gateway = Some(Gateway { summary: Some(summary()), ..Gateway::default() });
-    let server = Some(Server::default());
+    let server = Some(server());
     let config = Config { gateway, server, mail, store, ..Config::default() };
     let known = toml::Table::try_from(&config).unwrap();
     for (section, settings) in &known {

@@ -17,6 +17,7 @@ use super::body::OPERATIONS;
 use super::questions::Query;
 use super::{OPENAPI, State, blesta, changes, envelope, questions, upmind};
 use crate::addresses::{self, Addresses};
+use crate::exposition;
 use crate::plugin::contract::ProblemKind;
 use crate::store::Panel;
 use crate::telemetry::request_id;
@@ -63,7 +64,7 @@ async fn route(state: &State, head: &Parts, body: Incoming, peer: IpAddr, reques
     match path.as_slice() {
         ["healthz"] => Ok(with_type(StatusCode::OK, "ok\n", TEXT)),
         ["readyz"] => ready(state),
-        ["metrics"] => Ok(with_type(StatusCode::OK, state.operations.metrics()?, "text/plain; version=0.0.4; charset=utf-8")),
+        ["metrics"] => Ok(with_type(StatusCode::OK, state.operations.metrics()?, exposition::MEDIA_TYPE)),
         ["openapi.json"] => Ok(with_type(StatusCode::OK, OPENAPI, "application/json")),
         ["v1", "profiles", name, "events"] => {
             within(&state.webhooks, peer)?;

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::exposition::{Exposition, Histogram};
 use crate::store::{Operation, OperationState};
 
 /// Bounds of the histogram of attempts, in milliseconds.
@@ -33,8 +34,7 @@ pub(super) struct Metrics {
 struct Attempts {
     profile: String,
     kind: String,
-    buckets: [u64; BOUNDS_MS.len() + 1],
-    sum_ms: u64,
+    took: Histogram<{ BOUNDS_MS.len() }>,
 }
 
 impl Metrics {
@@ -44,66 +44,41 @@ impl Metrics {
     }
 
     pub(super) fn attempted(&self, operation: &Operation, took: Duration) {
-        let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let mut all = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         let found = all.iter().position(|row| row.profile == operation.profile && row.kind == operation.kind);
         let index = found.unwrap_or_else(|| {
             let (profile, kind) = (operation.profile.clone(), operation.kind.clone());
-            all.push(Attempts { profile, kind, buckets: [0; BOUNDS_MS.len() + 1], sum_ms: 0 });
+            all.push(Attempts { profile, kind, took: Histogram::new(&BOUNDS_MS) });
             all.len() - 1
         });
-        let row = &mut all[index];
-        row.buckets[BOUNDS_MS.iter().position(|bound| took <= *bound).unwrap_or(BOUNDS_MS.len())] += 1;
-        row.sum_ms = row.sum_ms.saturating_add(took);
+        all[index].took.count(took);
     }
 
     /// In Prometheus' text format. `circuits` has every profile, and whether it is left alone.
     pub(super) fn text(&self, book: &Gauges, circuits: &[(String, bool)]) -> String {
-        let mut text = String::new();
-        let mut line = |line: String| {
-            text.push_str(&line);
-            text.push('\n');
-        };
-        let (version, sealed) = (env!("CARGO_PKG_VERSION"), u8::from(book.is_sealed));
-        line("# HELP provisor_build_info Which version runs.\n# TYPE provisor_build_info gauge".to_owned());
-        line(format!("provisor_build_info{{version=\"{version}\"}} 1"));
-        line("# HELP provisor_sealed Whether the book's master key is missing.\n# TYPE provisor_sealed gauge".to_owned());
-        line(format!("provisor_sealed {sealed}"));
-        line("# HELP provisor_services_drifted Services whose provider sees them otherwise than their panel wants.\n# TYPE provisor_services_drifted gauge".to_owned());
-        line(format!("provisor_services_drifted {}", book.drifted));
-        line("# HELP provisor_services_unowned Services at providers that no panel's key owns.\n# TYPE provisor_services_unowned gauge".to_owned());
-        line(format!("provisor_services_unowned {}", book.unowned));
-        line("# HELP provisor_operations_oldest_seconds Age of the oldest change that is not ended.\n# TYPE provisor_operations_oldest_seconds gauge".to_owned());
-        line(format!("provisor_operations_oldest_seconds {}", book.oldest_s));
-        line("# HELP provisor_operations Changes that are not ended, by state.\n# TYPE provisor_operations gauge".to_owned());
+        let mut all = Exposition::new(book.is_sealed);
+        let help = "Services whose provider sees them otherwise than their panel wants.";
+        all.gauge("provisor_services_drifted", help).sample(&[], book.drifted);
+        all.gauge("provisor_services_unowned", "Services at providers that no panel's key owns.").sample(&[], book.unowned);
+        all.gauge("provisor_operations_oldest_seconds", "Age of the oldest change that is not ended.").sample(&[], book.oldest_s);
+        let mut open = all.gauge("provisor_operations", "Changes that are not ended, by state.");
         for state in OperationState::ALL.into_iter().filter(|state| !state.is_ended()) {
             let count = book.open.iter().find(|(found, _)| *found == state).map_or(0, |(_, count)| *count);
-            line(format!("provisor_operations{{state=\"{}\"}} {count}", state.as_str()));
+            open.sample(&[("state", state.as_str())], count);
         }
-        line("# HELP provisor_operations_settled_total Attempts, by the state they led to.\n# TYPE provisor_operations_settled_total counter".to_owned());
+        let mut settled = all.counter("provisor_operations_settled_total", "Attempts, by the state they led to.");
         for (state, count) in OperationState::ALL.into_iter().zip(&self.settled) {
-            line(format!("provisor_operations_settled_total{{state=\"{}\"}} {}", state.as_str(), count.load(Ordering::Relaxed)));
+            settled.sample(&[("state", state.as_str())], count.load(Ordering::Relaxed));
         }
-        line("# HELP provisor_circuit_open Whether a profile is left alone because its provider does not answer.\n# TYPE provisor_circuit_open gauge".to_owned());
+        let help = "Whether a profile is left alone because its provider does not answer.";
+        let mut open = all.gauge("provisor_circuit_open", help);
         for (profile, is_open) in circuits {
-            line(format!("provisor_circuit_open{{profile=\"{profile}\"}} {}", u8::from(*is_open)));
+            open.sample(&[("profile", profile)], u8::from(*is_open));
         }
-        line("# HELP provisor_attempt_seconds How long attempts took.\n# TYPE provisor_attempt_seconds histogram".to_owned());
+        let mut attempts = all.histogram("provisor_attempt_seconds", "How long attempts took.");
         for row in self.attempts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let labels = format!("profile=\"{}\",operation=\"{}\"", row.profile, row.kind);
-            let mut sum = 0;
-            for (bound, count) in BOUNDS_MS.iter().map(|bound| Some(*bound)).chain([None]).zip(row.buckets) {
-                sum += count;
-                let bound = bound.map_or_else(|| "+Inf".to_owned(), seconds);
-                line(format!("provisor_attempt_seconds_bucket{{{labels},le=\"{bound}\"}} {sum}"));
-            }
-            line(format!("provisor_attempt_seconds_sum{{{labels}}} {}", seconds(row.sum_ms)));
-            line(format!("provisor_attempt_seconds_count{{{labels}}} {sum}"));
+            attempts.counted(&[("profile", &row.profile), ("operation", &row.kind)], &row.took);
         }
-        text
+        all.into_text()
     }
-}
-
-fn seconds(milliseconds: u64) -> String {
-    format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000)
 }

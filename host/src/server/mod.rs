@@ -7,6 +7,7 @@ mod cards;
 mod checkpoints;
 mod errands;
 mod keys;
+mod metrics;
 mod probes;
 mod schedule;
 mod visit;
@@ -29,10 +30,11 @@ use tokio::task::JoinHandle;
 use self::cards::{CardGateway, NoGateway, Simulated};
 use self::checkpoints::Checkpoints;
 use self::keys::KeyCache;
+use self::metrics::Metrics;
 use self::webhooks::Postman;
 use crate::addresses::Addresses;
 use crate::clock::Clock;
-use crate::listen::Listener;
+use crate::listen::{Address, Listener};
 use crate::mail::{self, MailOptions, PostOffice};
 use crate::resolve::{Resolve, SystemResolver};
 use crate::store::Store;
@@ -97,6 +99,7 @@ impl Default for Options {
 /// A server that runs until it is stopped.
 pub struct Running {
     address: SocketAddr,
+    metrics: Option<Address>,
     state: Arc<State>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -106,6 +109,18 @@ impl Running {
     /// Where it listens: with port 0 asked for, the port it was given.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where monitoring asks, if it may.
+    pub fn metrics(&self) -> Option<&Address> {
+        self.metrics.as_ref()
+    }
+
+    /// Tells monitoring at `GET /metrics` of another listener, until it is stopped. No token is asked for.
+    pub fn serve_metrics(&mut self, listener: Listener) {
+        self.metrics = Some(listener.address().clone());
+        let serving = metrics::serve(listener, Arc::clone(&self.state), self.stop.subscribe());
+        self.tasks.push(tokio::spawn(serving));
     }
 
     /// Takes no more connections, lets answers under way finish for up to 20 s, and returns.
@@ -128,6 +143,7 @@ pub(crate) struct State {
     admissions: Semaphore,
     checkpoints: Checkpoints,
     checked: probes::Checked,
+    metrics: Metrics,
     gateway: Box<dyn CardGateway>,
     errands: Arc<Semaphore>,
 }
@@ -159,6 +175,7 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         addresses: Addresses::new(options.per_ip_per_minute),
         checkpoints: Checkpoints::new(options.checkpoints.clone()),
         checked: probes::Checked::default(),
+        metrics: Metrics::new(),
         options,
         keys: KeyCache::new(),
         admissions: Semaphore::new(ADMISSIONS),
@@ -176,7 +193,7 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
     let checking = Arc::clone(&state);
     // A thread of its own, for which nobody waits: a server that is stopped does not care any more.
     std::thread::Builder::new().name("quick-check".to_owned()).spawn(move || probes::check(&checking))?;
-    Ok(Running { address, state, stop, tasks })
+    Ok(Running { address, metrics: None, state, stop, tasks })
 }
 
 async fn serve(listener: Listener, state: Arc<State>, stopped: watch::Receiver<bool>) {

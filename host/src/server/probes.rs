@@ -81,11 +81,11 @@ fn problem(status: StatusCode, detail: &str, request_id: &str) -> Answer {
     with_type(status, body.to_string(), "application/problem+json")
 }
 
-fn plain(status: StatusCode, text: String) -> Answer {
+pub(super) fn plain(status: StatusCode, text: String) -> Answer {
     with_type(status, text, "text/plain; charset=utf-8")
 }
 
-fn with_type(status: StatusCode, text: String, media_type: &'static str) -> Answer {
+pub(super) fn with_type(status: StatusCode, text: String, media_type: &'static str) -> Answer {
     let mut response = with_status(status, text);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response

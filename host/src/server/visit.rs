@@ -35,7 +35,9 @@ pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, s
     if not_before > Instant::now() {
         tokio::time::sleep_until(not_before.into()).await;
     }
-    tracing::debug!(request_id, status = response.status, elapsed = ?received.elapsed(), "answered");
+    let elapsed = received.elapsed();
+    state.metrics.answered(api.mount(), response.status, elapsed);
+    tracing::debug!(request_id, status = response.status, ?elapsed, "answered");
     to_http(response)
 }
 

@@ -3,6 +3,7 @@
 mod accounts;
 mod audit_log;
 mod backfill;
+mod backlog;
 mod catalogue;
 mod copy;
 mod deliveries;
@@ -46,6 +47,7 @@ use tokio::sync::oneshot;
 
 pub use self::audit_log::StoredAuditRow;
 pub(crate) use self::audit_log::{AuditRows, RawAuditRow};
+pub(crate) use self::backlog::{Backlog, Queue};
 pub use self::catalogue::{Catalogue, CatalogueError};
 pub use self::copy::{Copied, Progress, copy};
 pub use self::deliveries::{Attempt, Claim, Claimed, Delivery, DeliverySummary, Failing, Then};

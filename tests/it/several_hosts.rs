@@ -296,6 +296,25 @@ async fn two_hosts_under_two_keys_and_the_schedule_renew_a_service_once() {
     site.reckon();
 }
 
+/// Longer than any statement of a request may take, and than any lock is waited for.
+#[test]
+fn tables_that_take_long_to_change_are_waited_for_by_all_hosts() {
+    let book = Book::new(Engine::Postgres);
+    book.execute(
+        "CREATE SEQUENCE slept;
+         CREATE FUNCTION sleep() RETURNS event_trigger LANGUAGE plpgsql AS $$
+           BEGIN IF nextval('slept') = 1 THEN PERFORM pg_sleep(16); END IF; END $$;
+         CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION sleep()",
+    );
+    std::thread::scope(|scope| {
+        let hosts = [scope.spawn(|| book.try_open().map(drop)), scope.spawn(|| book.try_open().map(drop))];
+        for host in hosts {
+            host.join().unwrap().unwrap();
+        }
+    });
+    assert!(book.number("SELECT last_value FROM slept") > 1);
+}
+
 /// The first host of a new database makes the master key; another one must not make a second, and stays sealed until it is given
 /// the same.
 #[tokio::test]

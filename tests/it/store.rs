@@ -181,6 +181,33 @@ async fn a_resellers_invoices_are_listed_in_pages_from_the_first() {
     assert_eq!(all[0].0, third);
 }
 
+/// Before the renewals of years.
+#[tokio::test]
+async fn an_order_is_found_behind_many_renewals() {
+    let (book, store) = book();
+    let id = account(&store).await;
+    let first = store.transact(move |books| {
+        let first = books.account(id).add_invoice(&NewInvoice { order_id: Some(77), ..invoice() })?;
+        for renewal in 0..300 {
+            let renews = Some((1, now() + SignedDuration::from_hours(renewal)));
+            books.account(id).add_invoice(&NewInvoice { order_id: Some(77), renews, ..invoice() })?;
+        }
+        Ok(first)
+    });
+    let first = first.await.unwrap();
+    book.execute(&format!(
+        "INSERT INTO orders (id, account_id, product_id, cycle, quantity, config_options, total, recurring, currency, invoice_id,
+                             created_at, expires_at, status)
+         VALUES (77, {}, 42, 'monthly', 1, '{{}}', 1, 1, 'EUR', {first}, 0, 0, 'completed')",
+        id.0
+    ));
+    for limit in [1, 2, 50, 1000] {
+        let found = store.read(|books| books.newest_orders(Some(id), limit)).unwrap();
+        assert_eq!(found.iter().map(|(_, order)| order.id).collect::<Vec<_>>(), [77], "{limit}");
+    }
+    assert!(store.read(|books| books.newest_orders(Some(id), 0)).unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn a_book_is_reopened_with_what_was_committed_and_a_foreign_one_is_refused() {
     let (book, store) = book();

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
+use std::collections::HashMap;
+
 use jiff::{SignedDuration, Timestamp};
 use provisor::audit::{BadRow, Checkpoint, Verdict, What, verify, verify_against, verify_store};
 use provisor::store::{KeyChange, NewKey, Resealed, SealedValues, Store};
@@ -106,11 +108,17 @@ async fn archived_rows_leave_a_chain_that_goes_on() {
     let parts = store.read(|books| books.archivable(middle)).unwrap();
     let part = *parts.iter().find(|part| part.stream == 1).unwrap();
     assert_eq!((part.first, part.last), (1, 20));
-    for more in [true, true, false] {
-        assert_eq!(store.transact(move |books| books.remove_archived(1, 20, 7, now())).await.unwrap(), more);
-        assert!(matches!(store.read(verify).unwrap(), Verdict::Whole { streams: 2, .. }), "at every instant");
+    let remove = |after| store.transact(move |books| books.remove_archived(&HashMap::from([(1, 20), (7, 9)]), after, 7, now()));
+    for wanted in [20, 0] {
+        let (mut place, mut removed, mut batches) = (i64::MIN, 0, 0);
+        while let Some((end, gone)) = remove(place).await.unwrap() {
+            assert!(end > place && gone <= 7, "{end}, {gone}");
+            (place, removed, batches) = (end, removed + gone, batches + 1);
+            assert!(matches!(store.read(verify).unwrap(), Verdict::Whole { streams: 2, .. }), "at every instant");
+        }
+        assert_eq!(removed, wanted);
+        assert!(batches > 5, "{batches}");
     }
-    assert!(!store.transact(|books| books.remove_archived(1, 20, 7, now())).await.unwrap());
     store.transact(|books| books.audit(&row(1, 31))).await.unwrap();
     assert_eq!(store.read(verify).unwrap(), Verdict::Whole { streams: 2, rows: 30 + 11 });
     let rows = store.read(|books| books.audit_rows(1, 0, 1)).unwrap();

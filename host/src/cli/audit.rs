@@ -1,9 +1,10 @@
 //! `provisor audit`: whether the audit log is as it was written, and what stands in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -268,10 +269,10 @@ fn write_rows(store: &Store, command: &Export, mut out: impl Write) -> Result<u6
         }
         let (mut after, end) = (command.from.max(1) - 1, command.to.min(head));
         while after < end {
-            let rows = store.read(|books| books.audit_rows(stream, after, BATCH)).map_err(Stopped::Read)?;
+            let rows = store.read(|books| books.audit_rows(stream, after, batch(after, end))).map_err(Stopped::Read)?;
             let Some(last) = rows.last().map(|row| row.seq) else { break };
             after = last;
-            for row in rows.into_iter().filter(|row| row.seq <= end && command.wants(row)) {
+            for row in rows.into_iter().filter(|row| command.wants(row)) {
                 write_line(&mut out, row).map_err(Stopped::Write)?;
                 written += 1;
             }
@@ -314,7 +315,7 @@ fn archive(command: &Archive, context: &Context) -> Result<Exit, Failure> {
         .and_then(|()| write_note(file, &segment.note(&signer)))
         .context("cannot write the archive")
         .map_err(Failure::failed)?;
-    block_on(remove(&store, &segment.parts))?;
+    block_on(remove(&store, &segment.parts, rows))?;
     let archived = Archived { rows, streams: segment.parts.len(), file: file.display().to_string() };
     context.output.record(&archived, |archived| {
         format!("{} rows of {} chains moved to {}; keep it and its note", archived.rows, archived.streams, archived.file)
@@ -325,16 +326,21 @@ fn archive(command: &Archive, context: &Context) -> Result<Exit, Failure> {
 fn write_part(store: &Store, part: &Part, mut out: impl Write) -> Result<u64, Stopped> {
     let (mut after, mut written) = (part.first - 1, 0);
     while after < part.last {
-        let rows = store.read(|books| books.audit_rows(part.stream, after, BATCH)).map_err(Stopped::Read)?;
+        let rows = store.read(|books| books.audit_rows(part.stream, after, batch(after, part.last))).map_err(Stopped::Read)?;
         let Some(last) = rows.last().map(|row| row.seq) else { break };
         after = last;
-        for row in rows.into_iter().filter(|row| row.seq <= part.last) {
+        for row in rows {
             write_line(&mut out, row).map_err(Stopped::Write)?;
             written += 1;
         }
     }
     out.flush().map_err(Stopped::Write)?;
     Ok(written)
+}
+
+/// As many rows as are wanted: a search for more would go on to the table's end.
+fn batch(after: i64, last: i64) -> u32 {
+    u32::try_from(last - after).map_or(BATCH, |left| left.min(BATCH))
 }
 
 fn write_line(mut out: impl Write, row: StoredAuditRow) -> io::Result<()> {
@@ -372,13 +378,17 @@ fn write_note(file: &Path, note: &str) -> io::Result<()> {
     opened.sync_all()
 }
 
-async fn remove(store: &Store, parts: &[Part]) -> Result<(), Failure> {
-    for Part { stream, last, .. } in parts.iter().copied() {
-        while store
-            .transact(move |books| books.remove_archived(stream, last, BATCH, System.now()))
-            .await
-            .map_err(Failure::failed)?
-        {}
+/// Between its transactions a server that waits for the book has its turn.
+async fn remove(store: &Store, parts: &[Part], mut left: u64) -> Result<(), Failure> {
+    let archived: Arc<HashMap<i64, i64>> = Arc::new(parts.iter().map(|part| (part.stream, part.last)).collect());
+    let mut after = i64::MIN;
+    while left > 0 {
+        let (begun, archived) = (Instant::now(), Arc::clone(&archived));
+        let removed = store.transact(move |books| books.remove_archived(&archived, after, BATCH, System.now()));
+        let Some((end, removed)) = removed.await.map_err(Failure::failed)? else { break };
+        after = end;
+        left = left.saturating_sub(removed as u64);
+        tokio::time::sleep(begun.elapsed()).await;
     }
     Ok(())
 }

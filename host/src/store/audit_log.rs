@@ -5,6 +5,7 @@
 //! 64th row of a stream stands in one over all blocks, which says where to begin.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
@@ -219,12 +220,11 @@ impl Transaction<'_> {
     pub fn archivable(&mut self, before: Timestamp) -> Result<Vec<Part>, Fault> {
         let bases: HashMap<i64, (i64, [u8; 32])> =
             self.chain_bases()?.into_iter().map(|(stream, seq, hash)| (stream, (seq, hash))).collect();
-        let mut younger = HashMap::new();
-        for row in self.sql.query("SELECT stream, MIN(seq) FROM audit WHERE at >= $1 GROUP BY stream", &[before.into()])? {
-            younger.insert(row.int(0)?, row.int(1)?);
-        }
+        // First: a row that is added meanwhile lies behind these.
+        let heads = self.chain_heads()?;
+        let younger = self.first_since(before)?;
         let mut parts = Vec::new();
-        for (stream, head, _) in self.chain_heads()? {
+        for (stream, head, _) in heads {
             let (base, hash) = bases.get(&stream).copied().unwrap_or((0, GENESIS));
             let last = younger.get(&stream).map_or(head, |younger| younger - 1);
             if let Some(row) = self.audit_rows(stream, last - 1, 1)?.pop().filter(|row| row.seq == last) {
@@ -234,25 +234,72 @@ impl Transaction<'_> {
         Ok(parts)
     }
 
-    /// Removes a batch of archived rows: the chain begins behind them from this commit on. False when none is left.
-    pub fn remove_archived(&mut self, stream: i64, last: i64, limit: u32, now: Timestamp) -> Result<bool, Fault> {
-        let base = self.chain_bases()?.into_iter().find(|(based, ..)| *based == stream).map_or(0, |(_, seq, _)| seq);
-        let mut rows = self.audit_rows(stream, base, limit)?;
-        rows.retain(|row| row.seq <= last);
-        let Some(end) = rows.last() else { return Ok(false) };
-        self.sql.execute(
-            "INSERT INTO chain_bases (stream, seq, chain_hash, archived_at) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, chain_hash = excluded.chain_hash, archived_at = excluded.archived_at",
-            &[stream.into(), end.seq.into(), end.chain_hash.as_slice().into(), now.into()],
-        )?;
-        if self.sql.dialect() == Dialect::Postgres {
-            self.sql.execute("DELETE FROM audit WHERE stream = $1 AND seq <= $2", &[stream.into(), end.seq.into()])?;
-        } else {
-            for row in &rows {
-                self.sql.execute("DELETE FROM audit WHERE id = $1", &[row.id.into()])?;
+    /// Of each stream the first row that is not older than a moment. A part of the table at a time: no statement reads all of it.
+    fn first_since(&mut self, moment: Timestamp) -> Result<HashMap<i64, i64>, Fault> {
+        let mut found = HashMap::new();
+        let mut after = i64::MIN;
+        loop {
+            let end = "SELECT id FROM audit WHERE id > $1 ORDER BY id LIMIT 1 OFFSET $2";
+            let end = self.sql.first(end, &[after.into(), SCAN_BATCH.into()])?.map(|row| row.int(0)).transpose()?;
+            let rows = self.sql.query(
+                "SELECT stream, MIN(seq) FROM audit WHERE id > $1 AND id <= $2 AND at >= $3 GROUP BY stream",
+                &[after.into(), end.unwrap_or(i64::MAX).into(), moment.into()],
+            )?;
+            for row in rows {
+                let first = found.entry(row.int(0)?).or_insert(i64::MAX);
+                *first = row.int(1)?.min(*first);
+            }
+            match end {
+                Some(end) => after = end,
+                None => return Ok(found),
             }
         }
-        Ok(end.seq < last)
+    }
+
+    /// Removes what is archived, of each stream up to a sequence number, among the next rows of the table behind a place: the chains
+    /// begin behind them from this commit on. Up to which place it looked, and how many rows it removed; nothing at the table's end.
+    pub fn remove_archived(
+        &mut self,
+        archived: &HashMap<i64, i64>,
+        after: i64,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Option<(i64, usize)>, Fault> {
+        let rows = self.sql.query(
+            "SELECT id, stream, seq, chain_hash FROM audit WHERE id > $1 ORDER BY id LIMIT $2",
+            &[after.into(), limit.into()],
+        )?;
+        let Some(end) = rows.last().map(|row| row.int(0)).transpose()? else { return Ok(None) };
+        let mut bases: HashMap<i64, (i64, Option<[u8; 32]>)> = HashMap::new();
+        for row in &rows {
+            let (stream, seq) = (row.int(1)?, row.int(2)?);
+            let Some(last) = archived.get(&stream) else { continue };
+            let base = match bases.entry(stream) {
+                Entry::Occupied(base) => base.into_mut(),
+                Entry::Vacant(unread) => {
+                    let base = self.sql.first("SELECT seq FROM chain_bases WHERE stream = $1", &[stream.into()])?;
+                    unread.insert((base.map_or(Ok(0), |row| row.int(0))?, None))
+                }
+            };
+            if seq == base.0 + 1 && seq <= *last {
+                *base = (seq, Some(row.array(3)?));
+            }
+        }
+        for (stream, (seq, hash)) in bases {
+            let Some(hash) = hash else { continue };
+            self.sql.execute(
+                "INSERT INTO chain_bases (stream, seq, chain_hash, archived_at) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (stream) DO UPDATE SET
+                   seq = excluded.seq, chain_hash = excluded.chain_hash, archived_at = excluded.archived_at",
+                &[stream.into(), seq.into(), hash.as_slice().into(), now.into()],
+            )?;
+        }
+        let removed = self.sql.execute(
+            "DELETE FROM audit WHERE id > $1 AND id <= $2
+               AND seq <= (SELECT b.seq FROM chain_bases b WHERE b.stream = audit.stream)",
+            &[after.into(), end.into()],
+        )?;
+        Ok(Some((end, removed)))
     }
 
     /// One stream's head.
@@ -370,9 +417,9 @@ mod tests {
         let written = store.transact(|books| {
             (0..8000).try_for_each(|number| books.audit(&row(number)))?;
             // An archive took the first rows of one, and leaves a hole.
-            books.remove_archived(1, 1200, 1100, Timestamp::UNIX_EPOCH)
+            books.remove_archived(&HashMap::from([(1, 1100)]), i64::MIN, 8000, Timestamp::UNIX_EPOCH)
         });
-        assert!(written.await.unwrap());
+        assert_eq!(written.await.unwrap().unwrap().1, 1100);
         let seqs = |rows: Vec<StoredAuditRow>| rows.iter().map(|row| row.seq).collect::<Vec<_>>();
         for stream in 0..6 {
             let query = "SELECT seq FROM audit WHERE stream = $1 ORDER BY id";

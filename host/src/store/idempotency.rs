@@ -118,6 +118,8 @@ mod tests {
 
     use super::*;
     use crate::store::Store;
+    use crate::store::memory::Memory;
+    use crate::store::sqlite::{Sqlite, open_writer};
     use crate::vault::Vault;
 
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -202,6 +204,23 @@ mod tests {
         for name in ["a", "b", "c"] {
             assert_eq!(found(&next, name, start()).await.as_deref(), Some(name));
         }
+    }
+
+    #[tokio::test]
+    async fn a_new_process_reads_the_records_without_keeping_others_from_writing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        use_keys(&store, "a", 3, start()).await;
+        let connection = open_writer(&folder.path().join("book.db")).unwrap();
+        let writing = open_writer(&folder.path().join("book.db")).unwrap();
+        writing.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (mut memory, mut sql) = (Memory::default(), Sqlite::new(&connection));
+        memory.read_ahead(&mut sql);
+        assert_eq!(memory.logs.count_records(), 3);
+        writing.execute_batch("ROLLBACK").unwrap();
+        use_keys(&store, "b", 2, start()).await;
+        memory.catch_up(&mut sql).unwrap();
+        assert_eq!(memory.logs.count_records(), 5);
     }
 
     #[tokio::test]

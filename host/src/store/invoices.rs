@@ -113,9 +113,17 @@ pub(super) fn newest_orders(sql: &mut dyn Sql, account: i64, limit: u32) -> Resu
         "{BACK} SELECT order_id FROM back CROSS JOIN invoices WHERE id = place AND renews_service IS NULL
                          ORDER BY number DESC LIMIT $3"
     );
-    let start = last(sql, account)?;
-    let rows = sql.query(&query, &[start.into(), 1_i64.into(), limit.into()])?;
-    rows.iter().map(|row| row.int(0)).collect()
+    let (start, newest) = (last(sql, account)?, i64::try_from(count(sql, account)?).unwrap_or(i64::MAX));
+    // Between them are renewals, mostly few: no further back than is needed.
+    let mut span = 4 * i64::from(limit);
+    loop {
+        let first = newest.saturating_sub(span).max(1);
+        let rows = sql.query(&query, &[start.into(), first.into(), limit.into()])?;
+        if first == 1 || u32::try_from(rows.len()) == Ok(limit) {
+            return rows.iter().map(|row| row.int(0)).collect();
+        }
+        span = span.saturating_mul(2);
+    }
 }
 
 pub(super) fn renewal(sql: &mut dyn Sql, account: i64, service: i64, from: Timestamp) -> Result<Option<Invoice>, Fault> {

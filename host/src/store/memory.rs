@@ -29,6 +29,14 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Before a transaction: what the first has to read is a day's records, and nobody should wait for the book meanwhile.
+    pub(super) fn read_ahead(&mut self, sql: &mut dyn Sql) {
+        if self.data_version.is_none() {
+            // What this did not read, the transaction will, or it fails for the same reason.
+            let _unread = self.logs.read_on(sql);
+        }
+    }
+
     /// At the beginning of a transaction, when nobody else can write: forgets what others may have changed, and learns what they added
     /// to the logs.
     pub(super) fn catch_up(&mut self, sql: &mut dyn Sql) -> Result<(), Fault> {

@@ -39,6 +39,9 @@ pub(crate) fn run(engine: &mut dyn Sql) -> Result<(), Fault> {
             Some(row) if row.text(0)? == checksum => {}
             Some(_) => return Err(Fault(format!("migration {version} of this book is not the one of this program"))),
             None => {
+                if newest.is_some() {
+                    tracing::info!(version, "the book's tables are changed, which takes a while on a large one");
+                }
                 engine.batch(&engine.dialect().schema(text))?;
                 let values = [(*version).into(), checksum.as_str().into()];
                 engine.execute("INSERT INTO migrations (version, sha256) VALUES ($1, $2)", &values)?;

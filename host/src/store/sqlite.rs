@@ -74,6 +74,7 @@ fn write(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, backfill: &mut 
     while let Ok(first) = jobs.recv() {
         // Whoever else is about to hand in a job does so first, where there are fewer cores than that takes: one commit for all.
         std::thread::yield_now();
+        memory.read_ahead(&mut Sqlite::new(connection));
         let mut group = Vec::new();
         let result = match commit_in_hope(connection, &mut memory, first, jobs, &mut group) {
             Ok(true) => Ok(()),

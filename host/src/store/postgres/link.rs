@@ -73,6 +73,7 @@ pub(super) struct Link {
     client: Option<Client>,
     wire: Wire,
     statements: HashMap<String, Statement>,
+    patience: Duration,
 }
 
 /// How one of two batches ended.
@@ -88,7 +89,12 @@ impl Link {
     pub(super) fn new(client: Client, connection: Connection) -> Self {
         // Unconstrained: no task is there to give way to, and one that would be told to would wait for itself.
         let connection = Box::pin(tokio::task::unconstrained(connection));
-        Self { client: Some(client), wire: Wire(Some(connection)), statements: HashMap::new() }
+        Self { client: Some(client), wire: Wire(Some(connection)), statements: HashMap::new(), patience: PATIENCE }
+    }
+
+    /// Waits for so long for an answer from here on, or for as long as it does by default.
+    pub(super) fn set_patience(&mut self, patience: Option<Duration>) {
+        self.patience = patience.unwrap_or(PATIENCE);
     }
 
     /// Whether it is of no use any more.
@@ -142,8 +148,8 @@ impl Link {
     }
 
     fn ask<T>(&mut self, question: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<T, Trouble> {
-        let Self { client: Some(client), wire, .. } = self else { return Err(lost("the connection is closed")) };
-        let answer = wait(question(client), PATIENCE, |cx| wire.advance(cx));
+        let Self { client: Some(client), wire, patience, .. } = self else { return Err(lost("the connection is closed")) };
+        let answer = wait(question(client), *patience, |cx| wire.advance(cx));
         let Some(answer) = answer else {
             wire.0 = None;
             return Err(lost("the server does not answer"));

@@ -37,6 +37,8 @@ const QUEUE: usize = 1024;
 /// How often, and how long, a transaction is run again before its caller hears of it.
 const TRIES: u32 = 40;
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a statement may take that changes the tables.
+const ALONE: Duration = Duration::from_hours(24);
 /// The longest pause between two tries.
 const PAUSE_MAX_MS: u64 = 40;
 
@@ -125,12 +127,18 @@ pub(super) fn once<T>(
     alone(&mut server.connect()?, work)
 }
 
-/// In a transaction of its own, under a lock that all hosts take for this.
+/// In a transaction of its own, under a lock that all hosts take for this. It may write a whole book anew, and others wait for it: how
+/// long a statement takes says nothing here, and a server that is gone is noticed by its silence.
 fn alone<T>(link: &mut Link, work: impl FnOnce(&mut dyn Sql) -> Result<T, Fault>) -> Result<T, Fault> {
-    link.batch(&format!("BEGIN; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")).map_err(Trouble::into_fault)?;
+    link.set_patience(Some(ALONE));
+    let begin = format!(
+        "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"
+    );
+    link.batch(&begin).map_err(Trouble::into_fault)?;
     let result = work(&mut Plain(link));
     let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
     let ended = link.batch(end).map_err(Trouble::into_fault);
+    link.set_patience(None);
     result.and_then(|value| ended.map(|()| value))
 }
 

@@ -77,6 +77,7 @@ async fn requests_are_counted_by_what_was_answered() {
     {
         assert_eq!(ask(daemon.metrics().unwrap(), method, path).await.status, status, "{method} {path}");
     }
+    assert_eq!(ask(daemon.metrics().unwrap(), "DELETE", "/metrics").await.header("allow"), Some("GET, HEAD"));
     let taken = daemon.metrics().unwrap().to_string();
     let refused = told_at(&book, &taken).output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();

@@ -38,7 +38,8 @@ Examples:
   provisor serve --gateway 127.0.0.1:7070 --plugin provider.wasm
 
 The gateway is for billing panels (docs/gateway.md), the server for resellers. /healthz says that the process lives, /readyz that it
-can answer. SIGHUP reads the profiles and the component anew; SIGTERM and SIGINT end it: answers under way are finished first.")]
+can answer; /metrics tells Prometheus, on the gateway, and of the server on the listener that `metrics` of [server] names. SIGHUP
+reads the profiles and the component anew; SIGTERM and SIGINT end it: answers under way are finished first.")]
 pub(super) struct Serve {
     /// Run the server on this address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDR")]

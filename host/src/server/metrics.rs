@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use provisor_providers::PROVIDERS;
 use provisor_providers::books::Fault;
@@ -106,7 +107,11 @@ fn answer(state: &State, request: &Request<Incoming>) -> hyper::Response<Full<By
                 probes::plain(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n".to_owned())
             }
         },
-        "/metrics" => probes::plain(StatusCode::METHOD_NOT_ALLOWED, "GET /metrics\n".to_owned()),
+        "/metrics" => {
+            let mut refused = probes::plain(StatusCode::METHOD_NOT_ALLOWED, "GET /metrics\n".to_owned());
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            refused
+        }
         _ => probes::plain(StatusCode::NOT_FOUND, "GET /metrics\n".to_owned()),
     }
 }

@@ -436,6 +436,30 @@ mod tests {
         assert_eq!(seqs(store.read(|books| books.newest_audit_rows(3)).unwrap()), [198, 199, 200]);
     }
 
+    /// More rows than one part of the table has; of one stream the clock went back.
+    #[tokio::test]
+    async fn what_can_be_archived_ends_before_the_first_younger_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_sqlite(&folder.path().join("book.db"), Arc::new(Vault::open(folder.path()).unwrap())).unwrap();
+        let at = |number: i64| Timestamp::from_millisecond(if number == 20_000 { 50 } else { number }).unwrap();
+        let written = store.transact(move |books| {
+            (0..24_000).try_for_each(|number| {
+                let account = Some(AccountId(number % 3)).filter(|account| account.0 > 0);
+                books.audit(&AuditRow { account, at: at(number), ..row(0) })
+            })
+        });
+        written.await.unwrap();
+        for before in [0, 1, 2, 100, 9_999, 10_000, 10_001, 20_000, 20_001, 23_999, 24_000] {
+            let parts = store.read(|books| books.archivable(Timestamp::from_millisecond(before).unwrap())).unwrap();
+            let found: Vec<_> = parts.iter().map(|part| (part.stream, part.first, part.last)).collect();
+            let older = |stream| {
+                (0..24_000).filter(move |number| number % 3 == stream).take_while(|number| at(*number).as_millisecond() < before)
+            };
+            let wanted = (0..3).map(|stream| (stream, 1, i64::try_from(older(stream).count()).unwrap()));
+            assert_eq!(found, wanted.filter(|(_, _, last)| *last > 0).collect::<Vec<_>>(), "before {before}");
+        }
+    }
+
     /// A row that another hand put at the end of all places leaves an end to the search.
     #[tokio::test]
     async fn the_last_place_of_all_ends_the_search() {

@@ -21,6 +21,12 @@ fn told_at(book: &Book, address: &str) -> Command {
     command
 }
 
+fn serving(book: &Book) -> Daemon {
+    let mut command = told_at(book, "127.0.0.1:0");
+    command.stderr(Stdio::null());
+    Daemon::start(command)
+}
+
 async fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
     Http::default().send(method, &format!("http://{address}{path}"), &[], Vec::new()).await
 }
@@ -39,9 +45,7 @@ fn sample(text: &str, name: &str) -> Option<f64> {
 async fn requests_are_counted_by_what_was_answered() {
     let book = Book::new(Engine::of_module(module_path!()));
     let key = client_on(book.directory(), &book.url(), Minor(1000));
-    let mut command = told_at(&book, "127.0.0.1:0");
-    command.stderr(Stdio::null());
-    let daemon = Daemon::start(command);
+    let daemon = serving(&book);
     let client = key.at(&daemon);
     let order = json!({"product_id": 42, "billing_cycle": "monthly"});
     for (answer, status) in [
@@ -89,7 +93,7 @@ async fn requests_are_counted_by_what_was_answered() {
 async fn what_waits_is_counted() {
     let book = Book::new(Engine::of_module(module_path!()));
     let key = client_on(book.directory(), &book.url(), Minor(0));
-    let daemon = Daemon::start(told_at(&book, "127.0.0.1:0"));
+    let daemon = serving(&book);
     let order = json!({"product_id": 42, "billing_cycle": "monthly"});
     assert_eq!(key.at(&daemon).post("/v1/orders", "unpaid", &order).await.status, 402);
     let now = Timestamp::now().as_millisecond();

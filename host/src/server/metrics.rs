@@ -9,8 +9,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
-use provisor_providers::PROVIDERS;
 use provisor_providers::books::Fault;
+use provisor_providers::{PROVIDERS, Provider};
 use tokio::sync::watch;
 
 use super::{State, probes};
@@ -20,7 +20,7 @@ use crate::store::{Backlog, Queue};
 
 /// Bounds of the histogram of answers, in milliseconds.
 const BOUNDS_MS: [u64; 11] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 5000];
-/// Below every status of HTTP, and how many there are.
+/// The least status of HTTP, and how many there are.
 const STATUS_MIN: u16 = 100;
 const STATUSES: usize = 500;
 
@@ -29,8 +29,7 @@ pub(super) struct Metrics(Vec<Answers>);
 
 /// What one provider's API answered.
 struct Answers {
-    provider: &'static str,
-    mount: &'static str,
+    provider: &'static Provider,
     by_status: [AtomicU64; STATUSES],
     took: Histogram<{ BOUNDS_MS.len() }>,
 }
@@ -38,8 +37,7 @@ struct Answers {
 impl Metrics {
     pub(super) fn new() -> Self {
         let answers = PROVIDERS.iter().map(|provider| Answers {
-            provider: provider.id,
-            mount: provider.server.mount(),
+            provider,
             by_status: [const { AtomicU64::new(0) }; STATUSES],
             took: Histogram::new(&BOUNDS_MS),
         });
@@ -48,7 +46,7 @@ impl Metrics {
 
     /// Counts an answer of the API at a mount.
     pub(super) fn answered(&self, mount: &str, status: u16, took: Duration) {
-        let Some(answers) = self.0.iter().find(|answers| answers.mount == mount) else { return };
+        let Some(answers) = self.0.iter().find(|answers| answers.provider.server.mount() == mount) else { return };
         if let Some(count) = answers.by_status.get(usize::from(status.wrapping_sub(STATUS_MIN))) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -62,13 +60,13 @@ impl Metrics {
             for (status, count) in (STATUS_MIN..).zip(&answers.by_status) {
                 let count = count.load(Ordering::Relaxed);
                 if count > 0 {
-                    requests.sample(&[("provider", answers.provider), ("status", &status.to_string())], count);
+                    requests.sample(&[("provider", answers.provider.id), ("status", &status.to_string())], count);
                 }
             }
         }
         let mut took = all.histogram("provisor_request_seconds", "How long requests of resellers took.");
         for answers in &self.0 {
-            took.counted(&[("provider", answers.provider)], &answers.took);
+            took.counted(&[("provider", answers.provider.id)], &answers.took);
         }
         all.gauge("provisor_orders_unpaid", "Orders that wait for their payment.").sample(&[], book.pending_orders);
         all.gauge("provisor_charges", "Cards that are being charged.").sample(&[], book.charges);

@@ -32,9 +32,7 @@ pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, s
     let served = serve(state, api, prefix, request, peer, &request_id).await;
     state.checkpoints.count();
     let (response, not_before) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), received));
-    if not_before > Instant::now() {
-        tokio::time::sleep_until(not_before.into()).await;
-    }
+    tokio::time::sleep_until(not_before.into()).await;
     let elapsed = received.elapsed();
     state.metrics.answered(api.mount(), response.status, elapsed);
     tracing::debug!(request_id, status = response.status, ?elapsed, "answered");

@@ -3,8 +3,7 @@
 use jiff::Timestamp;
 use provisor_providers::books::Fault;
 
-use super::Transaction;
-use super::sql::Row;
+use super::{Transaction, orders};
 
 /// What waits.
 #[derive(Debug)]
@@ -32,11 +31,11 @@ pub(crate) struct Queue {
 impl Transaction<'_> {
     /// Counts what waits.
     pub(crate) fn backlog(&mut self, now: Timestamp) -> Result<Backlog, Fault> {
-        let overdue = |row: &Row| Ok(row.opt_time(0)?.map_or(0, |due| now.duration_since(due).as_secs().max(0)));
+        let overdue = |due: Option<Timestamp>| due.map_or(0, |due| now.duration_since(due).as_secs().max(0));
         let mut queue = |waiting, dead| {
             let rows = (self.sql.first(waiting, &[])?, self.sql.first(dead, &[])?);
             let (Some(waiting), Some(dead)) = rows else { return Err(Fault("a count counted nothing".to_owned())) };
-            Ok(Queue { waiting: waiting.int(1)?, dead: dead.int(0)?, overdue_s: overdue(&waiting)? })
+            Ok(Queue { waiting: waiting.int(1)?, dead: dead.int(0)?, overdue_s: overdue(waiting.opt_time(0)?) })
         };
         let deliveries = queue(
             "SELECT MIN(next_at), COUNT(*) FROM deliveries WHERE next_at IS NOT NULL",
@@ -49,8 +48,7 @@ impl Transaction<'_> {
         let mut count = |query| self.sql.first(query, &[])?.map_or(Ok(0), |row| row.int(0));
         let pending_orders = count("SELECT COUNT(*) FROM orders WHERE status = 'pending_payment'")?;
         let charges = count("SELECT COUNT(*) FROM payments WHERE status = 'charging'")?;
-        let due = self.sql.first("SELECT MIN(due_at) FROM orders WHERE due_at IS NOT NULL", &[])?;
-        let orders_overdue_s = due.as_ref().map_or(Ok(0), overdue)?;
+        let orders_overdue_s = overdue(orders::next_due(self.sql)?);
         Ok(Backlog { pending_orders, charges, orders_overdue_s, deliveries, mails })
     }
 }

@@ -456,7 +456,11 @@ async fn judge(play: &Play<'_>, before: &Counts) {
     // What was adopted is counted with its key, whatever became of it.
     expected.live -= i64::from(adoptions > 0);
     assert!(adoptions <= 1, "{adoptions} keys had one service");
-    assert_eq!(Counts::of(desk, play.shop).since(before), expected, "one live service per key, one charge and action per change");
+    assert_eq!(
+        Counts::of(desk, play.shop).since(before),
+        expected,
+        "one live service per key, one charge and action per change: {listed}"
+    );
     let twice = "SELECT COUNT(*) FROM (SELECT 1 FROM operations WHERE state = 'done'
                    AND (sameness LIKE '%key/%' OR kind IN ('create', 'adopt', 'renew')) GROUP BY service_id, sameness
                    HAVING COUNT(*) > 1) twice";

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::change::{Change, due_moment};
 use super::follow::{Case, Heard, Verdict};
-use super::problems::{later, problem, state_word};
+use super::problems::{NOT_THERE, later, problem, state_word};
 use super::profiles::{capability, is_idempotent};
 use super::record::{ended, is_taken, problem_text};
 use super::{Shared, reconcile};
@@ -46,11 +46,10 @@ pub(super) async fn make(shared: &Shared, operation: Operation) {
             }
         };
         let caller = shared.profiles.get(&work.operation.profile);
-        shared.breakers.trying(&work.operation.profile);
-        let began = Instant::now();
-        let (work, heard) = hear(shared, caller.as_ref(), work).await;
-        note_heard(shared, &work.operation.profile, &heard);
-        shared.metrics.attempted(&work.operation, began.elapsed());
+        let (work, heard) = match of_nothing(&work) {
+            Some(problem) => (work, Heard::Problem(problem)),
+            None => ask(shared, caller.as_ref(), work).await,
+        };
         let is_idempotent = caller.as_ref().and_then(Caller::provider).is_some_and(is_idempotent);
         if let Err(error) = settle(shared, work, heard, is_idempotent).await {
             // As after a crash: the attempt counts as interrupted, and the next one settles it.
@@ -73,6 +72,28 @@ fn load(shared: &Shared, operation: Operation) -> anyhow::Result<Work> {
     let change = change.with_secrets(options.unwrap_or_default());
     let service = service.ok_or_else(|| anyhow::anyhow!("its service is not in the journal"))?;
     Ok(Work { operation, change, service, password, is_last, has_sent: false })
+}
+
+/// Why there is nothing to ask: a change that waited behind the beginning of a service that failed. What the service is known by is then
+/// a wish, and may be somebody else's. Its end is what it has come to already.
+fn of_nothing(work: &Work) -> Option<Problem> {
+    let Work { operation, change, service, .. } = work;
+    let was_sent = operation.doubts > 0 || operation.is_accepted;
+    if service.is_live || change.begins() || was_sent {
+        return None;
+    }
+    let kind = if *change == Change::Terminate { ProblemKind::NotFound } else { ProblemKind::WrongState };
+    Some(problem(kind, NOT_THERE))
+}
+
+/// Asks the provider, and notes whether it answered and how long it took.
+async fn ask(shared: &Shared, caller: Option<&Caller>, work: Work) -> (Work, Heard) {
+    shared.breakers.trying(&work.operation.profile);
+    let began = Instant::now();
+    let (work, heard) = hear(shared, caller, work).await;
+    note_heard(shared, &work.operation.profile, &heard);
+    shared.metrics.attempted(&work.operation, began.elapsed());
+    (work, heard)
 }
 
 /// Asks the provider what this attempt is to ask.

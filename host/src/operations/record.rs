@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::Intervention;
 use super::change::{Change, HmacSha256};
-use super::problems::{later, problem};
+use super::problems::{NOT_THERE, later, problem};
 use crate::plugin::contract::{Problem, ProblemKind};
 use crate::store::{Kept, Managed, Operation, OperationState, Transaction};
 use crate::vault::Vault;
@@ -254,11 +254,7 @@ fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> 
         return Ok(wrong_state(format!("this service was made with profile `{}`", service.profile)));
     }
     match service.state.as_str() {
-        // What a failure left behind: this tries again, knowing that something may be there.
-        "failed" => {
-            let service = Managed { state: "pending".to_owned(), ..service };
-            Ok(Decision::New(Box::new(New { is_doubtful: true, ..new(service) })))
-        }
+        "failed" => take_up(books, asked, service),
         "missing" => Ok(wrong_state("the provider does not know this service any more: terminate it, then create it anew")),
         _ => {
             let generation = service.generation;
@@ -272,6 +268,31 @@ fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> 
             Ok(wrong_state("this service is there already"))
         }
     }
+}
+
+/// What a failure left behind is tried again, knowing that something may be there. Named by another id or domain, it would be forgotten,
+/// and what it costs with it.
+fn take_up(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Result<Decision, Fault> {
+    let remote_id = match &asked.change {
+        Change::Adopt { remote_id, .. } => remote_id.as_deref(),
+        _ => None,
+    };
+    let domain = asked.change.domain();
+    for (asked, left) in [(remote_id, service.remote_id.as_deref()), (domain, service.domain.as_deref())] {
+        if let (Some(_), Some(left)) = (asked, left)
+            && asked != Some(left)
+        {
+            return Ok(wrong_state(format!(
+                "a creation that failed left `{left}` at the provider: terminate this service first"
+            )));
+        }
+    }
+    if let Some(refusal) = is_taken(books, service.id, &service.profile, remote_id, domain)? {
+        return Ok(Decision::Refuse(refusal));
+    }
+    let (remote_id, domain) = (remote_id.map(str::to_owned).or(service.remote_id), domain.map(str::to_owned).or(service.domain));
+    let service = Managed { state: "pending".to_owned(), remote_id, domain, ..service };
+    Ok(Decision::New(Box::new(New { is_doubtful: true, ..new(service) })))
 }
 
 fn in_the_way(other: &Operation) -> Decision {
@@ -308,7 +329,7 @@ fn go_on(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Result
     let has_not_begun = replaced.iter().any(|operation| matches!(operation.kind.as_str(), "create" | "adopt"));
     if !service.is_live || has_not_begun {
         if asked.change != Change::Terminate {
-            return Ok(wrong_state("this service has ended, or never came to be"));
+            return Ok(wrong_state(NOT_THERE));
         }
         let service = Managed { state: "terminated".to_owned(), is_live: false, ..service };
         return Ok(Decision::New(Box::new(New { replaced, is_done: true, ..new(service) })));

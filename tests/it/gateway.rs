@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use provisor_tests::book::Engine;
-use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, Shop, domain, text};
+use provisor_tests::desk::{Desk, GP, KERNELHOST, PASSWORD, SHOPS, Shop, domain, problem, text};
 use provisor_tests::faults::{Answer as Wrong, Fault};
 use provisor_tests::http::Answer;
 use provisor_tests::resellers::unique;
@@ -16,13 +16,6 @@ async fn desk() -> Desk {
 const LOST: Fault = Fault { reaches: true, answer: Wrong::Cut };
 const NOT_SENT: Fault = Fault { reaches: false, answer: Wrong::Cut };
 const EVERYTHING: &str = " /";
-
-fn problem(answer: &Answer, status: u16, kind: &str) -> Value {
-    let problem = answer.json();
-    assert_eq!((answer.status, text(&problem, "kind")), (status, kind), "{problem}");
-    assert_eq!(answer.content_type(), Some("application/problem+json"));
-    problem
-}
 
 fn id(answer: &Answer) -> String {
     let told = answer.json();
@@ -162,56 +155,12 @@ async fn what_belongs_to_another_key_already_exists() {
     let adopt = json!({"profile": "kernelhost", "remote_id": remote});
     problem(&desk.change("third", "adopt", &adopt).await, 409, "already-exists");
     // One that stands at the provider and is nobody's may be adopted; it is not made again.
-    let found = nobodys(&desk, GP).await;
+    let found = desk.nobodys(GP).await;
     let order = GP.order(text(&found, "domain"));
     problem(&desk.change("fourth", "create", &order).await, 409, "already-exists");
     assert_eq!(text(&desk.done("fourth", "adopt", &found).await["service"], "state"), "active");
     assert_eq!(text(&desk.done("fourth", "create", &order).await["operation"], "operation"), "adopt");
     problem(&desk.change("fifth", "adopt", &json!({"profile": "gp", "domain": domain()})).await, 409, "not-found");
-}
-
-/// A service that stands at a provider and that no key of the journal has; its body for `adopt`.
-async fn nobodys(desk: &Desk, shop: Shop) -> Value {
-    let service = desk.done("nobody-s", "create", &shop.order(&domain())).await["service"].clone();
-    desk.book.execute(
-        "UPDATE managed_services SET is_live = 0, state = 'failed', domain = NULL, remote_id = NULL WHERE service_key = 'nobody-s'",
-    );
-    match shop {
-        GP => json!({"profile": "gp", "domain": service["domain"]}),
-        _ => json!({"profile": "kernelhost", "remote_id": service["remote_id"]}),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_waits_behind_a_beginning_that_fails_is_not_done_to_somebody_else_s_service() {
-    let desk = desk().await;
-    let at_once = [("Prefer", "wait=0")];
-    for (shop, begins, asked_at) in [(GP, "create", "/list/"), (KERNELHOST, "adopt", "GET /cp/kh_reseller_api/v1/services/")] {
-        let found = nobodys(&desk, shop).await;
-        let begin = if begins == "create" { shop.order(text(&found, "domain")) } else { found.clone() };
-        for (change, state) in [("suspend", "failed"), ("terminate", "done")] {
-            let key = format!("{}-{change}", shop.provider);
-            // Time to ask for more before the refusal, which is GP's own: this domain is taken.
-            if begins == "create" {
-                desk.upstream.inject(asked_at, Fault { reaches: true, answer: Wrong::Late(Duration::from_secs(1)) }, 1);
-            } else {
-                desk.upstream.inject(asked_at, Fault { reaches: false, answer: Wrong::TooMany(1) }, 1);
-                desk.upstream.inject(asked_at, Fault { reaches: false, answer: Wrong::Status(403) }, 1);
-            }
-            let began = desk.send("POST", &format!("/v1/services/{key}/{begins}"), Some(&begin), &at_once).await;
-            desk.until(&id(&began), &["running"]).await;
-            let waits = desk.send("POST", &format!("/v1/services/{key}/{change}"), Some(&json!({})), &at_once).await;
-            assert_eq!(waits.status, 202, "{}", waits.json());
-            desk.until(&id(&began), &["failed"]).await;
-            let ended = desk.until(&id(&waits), &["done", "failed"]).await;
-            assert_eq!(text(&ended, "state"), state, "{ended}");
-            let stands = if change == "terminate" { "terminated" } else { "failed" };
-            assert_eq!(text(&desk.service(&key).await, "state"), stands);
-            let sent = ["/suspended/", "/delete/", "/actions"].map(|path| desk.upstream.seen(path));
-            assert_eq!((sent, desk.live(shop)), ([0; 3], 1), "{key}");
-        }
-        desk.done(&format!("{}-found", shop.provider), "adopt", &found).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,23 +351,6 @@ async fn what_a_failed_creation_left_behind_is_taken() {
     let charges = desk.charges();
     assert_eq!(text(&desk.done("left", "create", &order).await["service"], "state"), "active");
     assert_eq!((desk.charges(), desk.live(GP)), (charges, 1));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_failed_creation_left_behind_is_not_forgotten_for_another() {
-    let desk = desk().await;
-    let found = nobodys(&desk, KERNELHOST).await;
-    let left = desk.done("left", "create", &KERNELHOST.order(&domain())).await["service"]["remote_id"].clone();
-    desk.book.execute("UPDATE managed_services SET state = 'failed' WHERE service_key = 'left'");
-    desk.book.execute("UPDATE operations SET state = 'failed'");
-    let told = problem(&desk.change("left", "adopt", &found).await, 409, "wrong-state");
-    assert!(text(&told, "detail").contains(left.as_str().unwrap()), "{told}");
-    let adopted = desk.done("left", "adopt", &json!({"profile": "kernelhost", "remote_id": left})).await;
-    assert_eq!((&adopted["service"]["remote_id"], desk.live(KERNELHOST)), (&left, 2));
-    // Of what was left behind no id is known: what is found by hand may be named.
-    desk.book.execute("UPDATE managed_services SET state = 'failed', remote_id = NULL WHERE service_key = 'left'");
-    desk.book.execute("UPDATE operations SET state = 'failed'");
-    assert_eq!(desk.done("left", "adopt", &found).await["service"]["remote_id"], found["remote_id"]);
 }
 
 /// Has what ended so many days ago removed, were it time; what is dead, and what is not told, stays so.

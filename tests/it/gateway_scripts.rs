@@ -282,7 +282,7 @@ impl Play<'_> {
             Call::Adopt(Whose::Nobodys) => self.nobodys.clone(),
             Call::Adopt(Whose::Anothers) => {
                 let other = self.desk.service(&self.known[(service + 1) % SERVICES].key).await;
-                adoption(self.shop, &other)?
+                self.shop.adoption(&other)?
             }
             Call::Renew => json!({"due_at": self.due_date(&known.key).await}),
             Call::ResetPassword => json!({"password": format!("Passw0rd-{}", unique())}),
@@ -367,27 +367,10 @@ impl Play<'_> {
     }
 }
 
-/// The body that would adopt a service that another key has; none if it has none.
-fn adoption(shop: Shop, service: &Value) -> Option<Value> {
-    let member = if shop == GP { "domain" } else { "remote_id" };
-    service[member].as_str().map(|name| json!({"profile": shop.provider, member: name}))
-}
-
-/// Makes a service and has the journal forget it.
-async fn nobodys(desk: &Desk, shop: Shop, round: usize) -> Value {
-    let key = format!("nobodys-{round}");
-    desk.done(&key, "create", &shop.order(&format!("n{round}.example.com"))).await;
-    let body = adoption(shop, &desk.service(&key).await).unwrap();
-    desk.book.execute(&format!(
-        "UPDATE managed_services SET is_live = 0, state = 'failed', domain = NULL, remote_id = NULL WHERE service_key = '{key}'"
-    ));
-    body
-}
-
 async fn play(desk: &mut Desk, shop: Shop, round: usize, steps: Vec<Step>) {
     let known = (0..SERVICES)
         .map(|index| Known::new(format!("script-{round}-{index}"), shop.order(&format!("s{round}-{index}.example.com"))));
-    let nobodys = nobodys(desk, shop, round).await;
+    let nobodys = desk.nobodys(shop).await;
     let before = Counts::of(desk, shop);
     let mut play = Play { desk, shop, known: known.collect(), nobodys };
     for step in steps {

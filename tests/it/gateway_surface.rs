@@ -271,6 +271,8 @@ async fn what_the_provider_tells_is_asked_for_at_once_and_each_event_once() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(desk.service(&key).await["drift"]["kind"], "gone");
+    let again = desk.change(&key, "create", &KERNELHOST.order(&domain())).await;
+    assert_eq!((again.status, again.json()["kind"].clone()), (409, json!("wrong-state")), "{}", again.json());
     assert_eq!(text(&desk.run(&["operations", "list", "--limit", "1"]), "state"), "done");
     let url = format!("http://{}/v1/profiles/nobody/events", desk.gateway().address());
     assert_eq!(Http::default().send("POST", &url, &[], "x").await.status, 404);
@@ -531,7 +533,7 @@ async fn a_person_settles_what_nobody_could() {
     desk.upstream.inject("POST /cp/kh_reseller_api/v1/orders", lost, 1000);
     desk.upstream.inject("/cp/kh_reseller_api/", Fault { reaches: false, answer: Wrong::Status(502) }, 1000);
     // The order is there; every answer is lost until the time for settling is over.
-    let order = json!({"profile": "kernelhost", "plan": "42"});
+    let order = json!({"profile": "kernelhost", "plan": "42", "domain": domain()});
     let answer = desk.send("POST", "/v1/services/dead/create", Some(&order), &[("Prefer", "wait=90")]).await;
     assert_eq!((answer.status, answer.json()["effect"].clone()), (504, json!("unknown")), "{}", answer.json());
     let id = text(&answer.json(), "operation").to_owned();

@@ -17,6 +17,9 @@ mod gateway_adapters;
 #[path = "gateway.rs"]
 mod gateway_on_postgres;
 mod gateway_openapi;
+mod gateway_owners;
+#[path = "gateway_owners.rs"]
+mod gateway_owners_on_postgres;
 mod gateway_scripts;
 #[path = "gateway_scripts.rs"]
 mod gateway_scripts_on_postgres;

@@ -44,6 +44,12 @@ impl Shop {
             provider => json!({"profile": provider, "plan": self.plan, "options": {"hostname": domain}}),
         }
     }
+
+    /// The body of an `adopt` of what another key has; none if it has nothing.
+    pub fn adoption(self, service: &Value) -> Option<Value> {
+        let member = if self == GP { "domain" } else { "remote_id" };
+        service[member].as_str().map(|name| json!({"profile": self.provider, member: name}))
+    }
 }
 
 /// The desk. Everything ends when it is dropped.
@@ -253,6 +259,16 @@ impl Desk {
         key
     }
 
+    /// A service that stands at a provider and that no key of the journal has; its body for `adopt`.
+    pub async fn nobodys(&self, shop: Shop) -> Value {
+        let key = self.made(shop).await;
+        let body = shop.adoption(&self.service(&key).await).unwrap();
+        self.book.execute(&format!(
+            "UPDATE managed_services SET is_live = 0, state = 'failed', domain = NULL, remote_id = NULL WHERE service_key = '{key}'"
+        ));
+        body
+    }
+
     /// A service as the journal knows it.
     pub async fn service(&self, key: &str) -> Value {
         self.send("GET", &format!("/v1/services/{key}"), None, &[]).await.json()
@@ -296,6 +312,14 @@ fn gateway(directory: &Path, level: &str, log: Stdio) -> Daemon {
     command.env_clear().args(["--json", "--data"]).arg(directory);
     command.args(["--log", level, "serve", "--gateway", "127.0.0.1:0"]).stderr(log);
     Daemon::start(command)
+}
+
+/// An answer that is a problem of this status and kind.
+pub fn problem(answer: &Answer, status: u16, kind: &str) -> Value {
+    let problem = answer.json();
+    assert_eq!((answer.status, text(&problem, "kind")), (status, kind), "{problem}");
+    assert_eq!(answer.content_type(), Some("application/problem+json"));
+    problem
 }
 
 /// A request with a token.

@@ -15,7 +15,7 @@ use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
 use crate::plugin::Caller;
 use crate::plugin::contract::{
-    Call as ContractCall, Effect, Order, Outcome, PowerAction, Problem, ProblemKind, Property, ServiceRef, Setting,
+    Call as ContractCall, Effect, Order, Outcome, PowerAction, Problem, ProblemKind, ServiceRef, Setting,
 };
 use crate::plugin::words::to_json;
 
@@ -188,7 +188,7 @@ impl Asked<'_> {
     async fn change(&self, operation: &str, service: ServiceRef) -> Result<(Value, String), Stopped> {
         let Self { command, caller, values } = self;
         let plan = || command.plan.clone().ok_or_else(|| Stopped::usage("this operation needs --plan".to_owned()));
-        let call = self.call(operation).await?;
+        let call = self.call(operation, &service).await?;
         let key = call.idempotency_key.clone();
         let outcome = match operation {
             "create" => caller.create(call, self.order(plan()?)).await,
@@ -220,14 +220,13 @@ impl Asked<'_> {
     }
 
     /// The call, with the evidence that the provider wants read before the first try.
-    async fn call(&self, operation: &str) -> Result<ContractCall, Stopped> {
+    async fn call(&self, operation: &str, service: &ServiceRef) -> Result<ContractCall, Stopped> {
         let info = self.caller.provider();
         let capability = info.and_then(|info| info.capabilities.iter().find(|capability| capability.operation == operation));
-        let wants_balance = capability.is_some_and(|capability| capability.evidence.iter().any(|name| name == "balance"));
+        let wanted = capability.filter(|_| self.command.attempt == 1).map(|capability| capability.evidence.as_slice());
         let mut notes = Vec::new();
-        if wants_balance && self.command.attempt == 1 {
-            let balance = self.caller.balance().await?;
-            notes.push(Property { name: "balance-before".to_owned(), value: balance.minor.to_string() });
+        for name in wanted.unwrap_or_default() {
+            notes.extend(self.caller.evidence(name, service.clone()).await?);
         }
         let fresh = || format!("call-{}", hex::encode(&System.seed()[..12]));
         Ok(ContractCall {

@@ -168,7 +168,7 @@ impl Default for Journal {
             at_once_per_profile: 40,
             deadline_ms: 60_000,
             retry_for_s: 900,
-            settle_for_s: 86_400,
+            settle_for_s: 82_800,
             first_pause_ms: 500,
             quiet_ms: 10_000,
             check_every_s: 21_600,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Refusal, json_answer};
 use super::changes::no_operation;
 use super::{Catalog, State, body, view};
-use crate::operations::{state_of_word, state_word};
+use crate::operations::{NOT_THERE, state_of_word, state_word};
 use crate::plugin::Caller;
 use crate::plugin::contract::{Problem, ProblemKind, Property, ServiceRef};
 use crate::plugin::words::to_json;
@@ -152,6 +152,10 @@ fn caller(state: &State, panel: &Panel, profile: &str) -> Result<Caller, Refusal
 pub(super) async fn of_service(state: &State, panel: &Panel, key: &str, what: &str, query: &Query) -> Result<Answer, Refusal> {
     let (service, _) = known(state, panel, key)?;
     let caller = caller(state, panel, &service.profile)?;
+    // What it is known by may have become somebody else's.
+    if !service.is_live && what != "invoices" {
+        return Err(Refusal::new(StatusCode::CONFLICT, ProblemKind::WrongState, NOT_THERE));
+    }
     let at = ServiceRef { remote_id: service.remote_id, domain: service.domain, username: service.username };
     let value = match what {
         "credentials" => told(caller.credentials(at).await)?,

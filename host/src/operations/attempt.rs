@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use provisor_providers::books::Fault;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -135,6 +135,8 @@ async fn ask_status(caller: &Caller, work: &Work) -> Heard {
                 let message = format!("the provider has no such service to adopt: it is {}", state_word(service.state));
                 Heard::Problem(problem(ProblemKind::NotFound, message))
             }
+            // Its service, which has an id of its own, is still to come.
+            State::Pending => Heard::Outcome(Outcome::Pending(service)),
             _ => Heard::Outcome(Outcome::Done(service)),
         },
         Err(problem) => Heard::Problem(problem),
@@ -170,7 +172,9 @@ async fn find_made(shared: &Shared, caller: &Caller, work: &Work) -> Result<Opti
         let page = caller.list_services(cursor).await?;
         let is_wanted = |service: &Service| {
             let is_there = matches!(service.state, State::Active | State::Suspended | State::Pending);
-            is_there && service.domain.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(&domain))
+            is_there
+                && !is_older(service, work.operation.created_at)
+                && service.domain.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(&domain))
         };
         found.extend(page.services.into_iter().filter(is_wanted));
         cursor = page.next;
@@ -192,6 +196,13 @@ async fn find_made(shared: &Shared, caller: &Caller, work: &Work) -> Result<Opti
     Ok(if free.len() == 1 { free.pop() } else { None })
 }
 
+/// Whether a service was there before it was asked for, as far as the provider says so. Its clock may be behind.
+fn is_older(service: &Service, asked_at: Timestamp) -> bool {
+    const CLOCKS: SignedDuration = SignedDuration::from_mins(10);
+    let made = service.properties.iter().find(|property| property.name == "created-at");
+    made.and_then(|made| made.value.parse::<Timestamp>().ok()).is_some_and(|made| asked_at.duration_since(made) > CLOCKS)
+}
+
 /// What the provider wants read before the first try, since it alone tells afterwards whether a lost one had an effect.
 async fn evidence(caller: &Caller, work: &Work) -> Result<Vec<(String, String)>, Problem> {
     if work.operation.doubts > 0 {
@@ -200,11 +211,11 @@ async fn evidence(caller: &Caller, work: &Work) -> Result<Vec<(String, String)>,
     let wanted = caller.provider().and_then(|info| capability(info, &work.operation.kind));
     let mut notes = Vec::new();
     for name in wanted.map(|capability| capability.evidence.as_slice()).unwrap_or_default() {
-        if name != "balance" {
+        let note = caller.evidence(name, reference(&work.service)).await?.ok_or_else(|| {
             let message = format!("the component asks for evidence that this host cannot read: {name}");
-            return Err(problem(ProblemKind::Internal, message));
-        }
-        notes.push(("balance-before".to_owned(), caller.balance().await?.minor.to_string()));
+            problem(ProblemKind::Internal, message)
+        })?;
+        notes.push((note.name, note.value));
     }
     Ok(notes)
 }
@@ -316,6 +327,23 @@ async fn settle(shared: &Shared, work: Work, heard: Heard, is_idempotent: bool) 
     Ok(())
 }
 
+/// Why what the provider shows cannot be this key's. What is adopted may also be what another key's order is about to become.
+fn taken(books: &mut Transaction<'_>, service: &Managed, change: &Change, seen: &Service) -> Result<Option<Problem>, Fault> {
+    let profile = &service.profile;
+    let taken = is_taken(books, service.id, profile, Some(&seen.remote_id), None)?;
+    if taken.is_some() || !matches!(change, Change::Adopt { .. }) {
+        return Ok(taken);
+    }
+    let order = seen.properties.iter().find(|property| property.name == "order").map(|order| order.value.as_str());
+    let of_domain = seen.domain.as_ref().map(|domain| books.managed_of_domain(profile, &domain.to_ascii_lowercase()));
+    let is_ordered = of_domain.transpose()?.flatten().is_some_and(|owner| owner.id != service.id && owner.remote_id.is_none());
+    if is_ordered {
+        let message = "another service key's order of this domain is under way";
+        return Ok(Some(Problem { field: Some("domain".to_owned()), ..problem(ProblemKind::AlreadyExists, message) }));
+    }
+    order.map_or(Ok(None), |order| is_taken(books, service.id, profile, Some(order), None))
+}
+
 fn write(
     books: &mut Transaction<'_>,
     operation: &Operation,
@@ -330,7 +358,7 @@ fn write(
     let mut told = verdict.problem.clone();
     let mut is_live = verdict.is_live;
     if let Some(seen) = &verdict.service {
-        let taken = is_taken(books, service.id, &service.profile, Some(&seen.remote_id), None)?;
+        let taken = taken(books, &service, change, seen)?;
         if let (Some(taken), true) = (taken, change.begins() && !seen.remote_id.is_empty()) {
             (state, told, is_live) = (OperationState::Failed, Some(taken), Some(false));
         } else {

@@ -112,12 +112,19 @@ impl Case<'_> {
         let is_gone = gave_up || service.state == State::Missing;
         match self.change {
             Change::Terminate if is_gone => self.done(Service { state: State::Terminated, ..service }),
+            // It took the order: what it does not show it may show yet.
+            Change::Create { .. } if service.state == State::Missing => {
+                let missing = problem(ProblemKind::NotFound, "the provider took the order and does not show it");
+                self.pending(None, self.last_problem().or(Some(missing)))
+            }
             Change::Create { .. } if is_gone => {
                 let why = format!("the provider gave the order up: it is {}", state_word(service.state));
                 // What was wrong with it meanwhile says why.
                 let refused = self.last_problem().unwrap_or_else(|| problem(ProblemKind::Refused, why));
                 let refused = Problem { effect: Effect::None, retry: Retry::Never, ..refused };
-                Verdict { service: Some(service), is_live: Some(false), ..self.end(refused) }
+                // What has failed still stands there; what has ended does not.
+                let is_live = Some(service.state == State::Failed);
+                Verdict { service: Some(service), is_live, ..self.end(refused) }
             }
             _ if is_gone => {
                 let gone =
@@ -182,6 +189,14 @@ impl Case<'_> {
             _ if told.kind == ProblemKind::PaymentRequired && told.remote_id.is_some() => {
                 let pending = told.remote_id.clone().map(|remote_id| self.named(remote_id));
                 self.pending(pending, Some(told))
+            }
+            // It kept the order and does not say under which id: the same call tries to pay for the same one.
+            Effect::Partial if told.kind == ProblemKind::PaymentRequired => {
+                if self.is_last {
+                    return Verdict { in_doubt: true, ..self.dead(told) };
+                }
+                let pause = self.pause(told.retry);
+                Verdict { problem: Some(told), in_doubt: true, ..self.verdict(OperationState::Waiting, Some(pause)) }
             }
             Effect::Partial => {
                 let left = told.remote_id.clone().map(|remote_id| Service { state: State::Failed, ..self.named(remote_id) });

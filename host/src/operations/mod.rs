@@ -30,7 +30,7 @@ use self::breaker::Breakers;
 pub use self::change::{Change, Power};
 pub use self::follow::Rules;
 use self::metrics::{Gauges, Metrics};
-pub(crate) use self::problems::problem;
+pub(crate) use self::problems::{NOT_THERE, problem};
 pub use self::problems::{state_of_word, state_word};
 pub use self::profiles::Profiles;
 use self::profiles::{capability, is_idempotent};

@@ -3,7 +3,7 @@
 use crate::plugin::contract::{Effect, Problem, ProblemKind, Retry, State};
 
 /// Why nothing is done to a service that is not there.
-pub(super) const NOT_THERE: &str = "this service has ended, or never came to be";
+pub(crate) const NOT_THERE: &str = "this service has ended, or never came to be";
 
 /// A problem of which nothing was sent.
 pub(crate) fn problem(kind: ProblemKind, message: impl Into<String>) -> Problem {

@@ -88,7 +88,9 @@ pub(super) fn unknown_service(key: &str) -> Problem {
 
 /// Takes an operation out of the dead letters.
 pub(super) fn revive(books: &mut Transaction<'_>, operation: Operation, now: Timestamp) -> Result<Operation, Fault> {
-    let revived = Operation { state: OperationState::Unknown, next_at: Some(now), ..operation };
+    // Others have been paid for meanwhile: a credit from before that is no evidence any more.
+    let notes = if operation.is_alone { Vec::new() } else { operation.notes };
+    let revived = Operation { state: OperationState::Unknown, next_at: Some(now), notes, ..operation };
     books.save_operation(&revived)?;
     Ok(revived)
 }
@@ -256,6 +258,7 @@ fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> 
     match service.state.as_str() {
         "failed" => take_up(books, asked, service),
         "missing" => Ok(wrong_state("the provider does not know this service any more: terminate it, then create it anew")),
+        "terminated" => Ok(wrong_state("the provider has ended this service: terminate it, then create it anew")),
         _ => {
             let generation = service.generation;
             for begun in ["create", "adopt"] {
@@ -286,6 +289,12 @@ fn take_up(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Resu
                 "a creation that failed left `{left}` at the provider: terminate this service first"
             )));
         }
+    }
+    // Under its key of its own another order would be another service.
+    if let (Change::Create { .. }, Some(left), false) = (&asked.change, &service.remote_id, asked.is_alone) {
+        return Ok(wrong_state(format!(
+            "`{left}` failed at the provider: terminate this service first, or adopt what stands there"
+        )));
     }
     if let Some(refusal) = is_taken(books, service.id, &service.profile, remote_id, domain)? {
         return Ok(Decision::Refuse(refusal));
@@ -385,7 +394,8 @@ fn replaced(asked: &Asked, open: Vec<Operation>) -> (Vec<Operation>, Vec<Operati
     let (is_wish, is_end) = (asked.change.wish().is_some(), asked.change == Change::Terminate);
     open.into_iter().partition(|operation| {
         let is_state = matches!(operation.kind.as_str(), "suspend" | "unsuspend");
-        operation.attempts == 0 && (is_end || is_wish && is_state)
+        // What is doubtful before its first attempt takes up what a failed one left behind.
+        operation.attempts == 0 && operation.doubts == 0 && (is_end || is_wish && is_state)
     })
 }
 
@@ -460,7 +470,7 @@ fn resolve_done(
         return Ok(Err(taken));
     }
     service.remote_id = remote_id.map(str::to_owned).or(service.remote_id);
-    if matches!(operation.kind.as_str(), "create" | "adopt") && service.remote_id.is_none() && service.domain.is_none() {
+    if matches!(operation.kind.as_str(), "create" | "adopt") && service.remote_id.is_none() {
         let missing = problem(ProblemKind::Invalid, "a service that was made has a remote id: give it");
         return Ok(Err(Problem { field: Some("remote_id".to_owned()), ..missing }));
     }

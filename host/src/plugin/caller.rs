@@ -15,6 +15,7 @@ use super::contract::{
 use super::log::{GuestLog, Secrets};
 use super::profile::{BindError, Profile};
 use super::sandbox::{Errand, Guest, Running};
+use super::words::to_json;
 use super::{Plugin, sandbox::CallError};
 use crate::egress::Egress;
 
@@ -160,6 +161,16 @@ impl Caller {
         fields.filter(|field| field.kind != FieldKind::Secret).map(|field| field.name.as_str())
     }
 
+    /// Evidence from before a change, under the name by which a capability asks for it. None for a name that this host does not know.
+    pub async fn evidence(&self, name: &str, service: ServiceRef) -> Result<Option<Property>, Problem> {
+        let value = match name {
+            "balance" => self.balance().await?.minor.to_string(),
+            "status" => word(&self.status(service).await?.state),
+            _ => return Ok(None),
+        };
+        Ok(Some(Property { name: format!("{name}-before"), value }))
+    }
+
     /// Verifies and reads a webhook of the provider: every header in its order, the raw body. Reaches no network.
     pub async fn receive(&self, headers: Vec<Property>, body: Vec<u8>) -> Result<Vec<Event>, Problem> {
         self.run("receive", Manner::asking(), move |contract, store, at| {
@@ -223,6 +234,11 @@ impl Caller {
             }
         })
     }
+}
+
+/// A case of an enum, as WIT spells it.
+fn word<T: serde::Serialize>(case: &T) -> String {
+    to_json(case).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn failed(error: &CallError, may_have_acted: bool) -> Problem {

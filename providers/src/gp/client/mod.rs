@@ -9,8 +9,8 @@ use super::exchange::{Ask, Evidence, Exchange, Made, Value, api_key, check_url, 
 use super::password;
 use super::wire::{self, Endpoint};
 use crate::contract::{
-    Account, Call, Capability, Field, FieldKind, FormPost, Money, Order, Outcome, Plan, Price, Problem, ProblemKind, Property,
-    ProviderInfo, Service, ServiceRef, Setting, State,
+    Account, Call, Capability, Effect, Field, FieldKind, FormPost, Money, Order, Outcome, Plan, Price, Problem, ProblemKind,
+    Property, ProviderInfo, Service, ServiceRef, Setting, State,
 };
 use crate::money::Minor;
 use crate::outside::Outside;
@@ -78,8 +78,12 @@ impl Provisioning for Client {
     async fn create(&self, world: &dyn Outside, at: &Connection, call: Call, order: Order) -> Result<Outcome, Problem> {
         let NewPackage { domain, package, email, password } = NewPackage::read(order)?;
         let exchange = Exchange::open(world, at, time(&call), Some(&password))?;
-        // Before the first try whatever is there is not ours; later it may be what an earlier try made.
-        if call.attempt <= 1 && !matches!(exchange.look(&domain).await?.0, State::Missing | State::Terminated) {
+        // What was there before the first try is not ours; what is there later may be what an earlier try made.
+        let is_taken = match note(&call, "status-before") {
+            Some(state) => !matches!(state, "missing" | "terminated"),
+            None => call.attempt <= 1 && !matches!(exchange.look(&domain).await?.0, State::Missing | State::Terminated),
+        };
+        if is_taken {
             let message = format!("the provider already has a live package for {domain}");
             return Err(Problem { field: Some("domain".to_owned()), ..problem(ProblemKind::AlreadyExists, message) });
         }
@@ -121,15 +125,18 @@ impl Provisioning for Client {
         _due_at: String,
     ) -> Result<Outcome, Problem> {
         let domain = domain_of(&service)?;
-        let price = amount_setting(at, "renew_price")?;
+        let is_doubtful = call.attempt > 1;
+        // A setting that is wrong by now says nothing of what an earlier call did.
+        let doubtful = |told: Problem| if is_doubtful { Problem { effect: Effect::Unknown, ..told } } else { told };
+        let price = amount_setting(at, "renew_price").map_err(doubtful)?;
         let exchange = Exchange::open(world, at, time(&call), None)?;
         let evidence = match balance_before(&call)? {
             Some(before) => Evidence::Paid { before, price },
-            None if call.attempt <= 1 => Evidence::Paid { before: exchange.credit().await?, price },
+            None if !is_doubtful => Evidence::Paid { before: exchange.credit().await?, price },
             None => return Err(undecided(&domain)),
         };
         let ask = Ask { endpoint: Endpoint::Renew, domain: &domain, parameters: &[] };
-        exchange.change(ask, evidence, call.attempt > 1).await?;
+        exchange.change(ask, evidence, is_doubtful).await?;
         Ok(Outcome::Done(look_again(&exchange, domain).await))
     }
 
@@ -292,9 +299,12 @@ fn time(call: &Call) -> Duration {
     Duration::from_millis(call.deadline_ms.into())
 }
 
+fn note<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
+    call.notes.iter().find(|note| note.name == name).map(|note| note.value.as_str())
+}
+
 fn balance_before(call: &Call) -> Result<Option<Minor>, Problem> {
-    let note = call.notes.iter().find(|note| note.name == "balance-before");
-    let amount = note.map(|note| note.value.parse().map(Minor)).transpose();
+    let amount = note(call, "balance-before").map(|amount| amount.parse().map(Minor)).transpose();
     amount.map_err(|_| problem(ProblemKind::Internal, "the note `balance-before` is not a number of minor units"))
 }
 
@@ -345,7 +355,7 @@ fn capabilities() -> Vec<Capability> {
             .into_iter()
             .map(|name| operation(name, false))
             .collect();
-    all.push(operation("create", true));
+    all.push(Capability { evidence: vec!["status".to_owned()], ..operation("create", true) });
     all.push(operation("change-package", true));
     all.push(Capability { evidence: vec!["balance".to_owned()], ..operation("renew", true) });
     let mut sign_on = operation("sign-on", false);

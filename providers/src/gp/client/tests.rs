@@ -108,6 +108,28 @@ fn a_live_package_nobody_told_of_is_left_alone() {
     assert_eq!(net.asked(), ["list"]);
 }
 
+/// The host journals how the domain stands before it lets the first try go: a later one is not to take for its own what was there.
+#[test]
+fn what_the_host_noted_says_whose_package_it_is() {
+    let noted = |state, attempt| Call { notes: vec![property("status-before", state)], ..call(attempt) };
+    for attempt in [1, 2] {
+        for state in ["active", "suspended", "unknown"] {
+            let net = script(&[]);
+            let problem = make(Change::Create, &net, noted(state, attempt)).unwrap_err();
+            assert_eq!((problem.kind, problem.effect), (ProblemKind::AlreadyExists, Effect::None), "{state} {attempt}");
+            assert_eq!(net.asked().len(), 0);
+        }
+    }
+    for state in ["missing", "terminated"] {
+        let net = script(&[TOKEN]);
+        assert!(make(Change::Create, &net, noted(state, 1)).is_ok());
+        assert_eq!(net.asked(), ["autoregister"]);
+        let net = script(&[LIVE]);
+        assert!(make(Change::Create, &net, noted(state, 2)).is_ok());
+        assert_eq!(net.asked(), ["list"]);
+    }
+}
+
 /// After a lost answer evidence decides, and what it proves done is never sent again.
 #[test]
 fn lost_answers_are_made_up_for() {
@@ -128,7 +150,6 @@ fn lost_answers_are_made_up_for() {
             &["delete", "list", "list", "delete", "list"],
         ),
         (Renew, &[RICH, LOST, POORER, LIVE], &["getcredit", "renew", "getcredit", "list"]),
-        (Renew, &[RICH, LOST, RICH, RICH, OK, LIVE], &["getcredit", "renew", "getcredit", "getcredit", "renew", "list"]),
         (Password, &[LOST, OK, LIVE], &["passwordreset", "passwordreset", "list"]),
         (Package, &[LIVE, LOST, OK], &["list", "packageupdate", "packageupdate"]),
     ] {
@@ -188,6 +209,11 @@ fn a_renewal_is_never_paid_twice() {
     // More than before proves nothing.
     let net = script(&[r#"{"status":"OK - 100.01"}"#]);
     assert_eq!(make(change, &net, noted(2)).unwrap_err().effect, Effect::Unknown);
+    // A request that is still at work there must not meet its own repeat: that is for a later call.
+    let net = script(&[LOST, RICH, RICH]);
+    let problem = make(change, &net, noted(1)).unwrap_err();
+    assert_eq!((problem.effect, matches!(problem.retry, Retry::AfterMs(_))), (Effect::Unknown, true));
+    assert_eq!(net.asked(), ["renew", "getcredit", "getcredit"]);
     // Without evidence nothing is sent at all.
     let net = script(&[]);
     let problem = make(change, &net, call(2)).unwrap_err();
@@ -213,6 +239,15 @@ fn with_a_price_only_the_price_proves_a_renewal() {
 }
 
 #[test]
+fn a_price_that_is_wrong_by_now_says_nothing_of_what_was_paid() {
+    for (attempt, effect) in [(1, Effect::None), (2, Effect::Unknown)] {
+        let at = at_with(&[("renew_price", "4,90")]);
+        let problem = run(Client.renew(&script(&[]), &at, call(attempt), named("example.com"), String::new())).unwrap_err();
+        assert_eq!((problem.kind, problem.effect), (ProblemKind::Invalid, effect));
+    }
+}
+
+#[test]
 fn every_try_has_a_hash_of_its_own() {
     let net = script(&[LOST, OK, LIVE]);
     make(Change::Password, &net, call(1)).unwrap();
@@ -227,11 +262,10 @@ fn every_try_has_a_hash_of_its_own() {
 /// Eight zeros leave 90 shuffles: by chance alone, some of so many would be equal.
 #[test]
 fn no_shuffle_is_sent_twice_even_in_the_worst_second() {
-    let look = || [json(500, ""), json(500, ""), json(500, ""), json(200, RICH)];
+    let look = || [json(500, ""), json(500, ""), json(500, ""), json(200, LIVE)];
     let round = || std::iter::once(json(500, "")).chain(look()).chain(look());
     let net = Net::new((0..4).flat_map(|_| round())).frozen_at(1_800_000_000);
-    let noted = Call { notes: vec![property("balance-before", "10000")], ..call(1) };
-    assert!(make(Change::Renew, &net, noted).is_err());
+    assert!(make(Change::Terminate, &net, call(1)).is_err());
     let sent: Vec<Option<String>> =
         (0..net.asked().len()).map(|attempt| net.form(attempt).get("timestamp").map(str::to_owned)).collect();
     let distinct: std::collections::BTreeSet<_> = sent.iter().collect();
@@ -545,10 +579,12 @@ fn sign_on_is_a_form_where_the_profile_says_so() {
 }
 
 #[test]
-fn renew_names_its_evidence() {
+fn what_is_dangerous_names_its_evidence() {
     let info = Client.info();
-    let renew = info.capabilities.iter().find(|capability| capability.operation == "renew").unwrap();
-    assert_eq!((renew.charges, renew.evidence.as_slice()), (true, &["balance".to_owned()][..]));
+    for (operation, evidence) in [("renew", "balance"), ("create", "status")] {
+        let found = info.capabilities.iter().find(|capability| capability.operation == operation).unwrap();
+        assert_eq!((found.charges, found.evidence.as_slice()), (true, &[evidence.to_owned()][..]));
+    }
     let charging: Vec<&str> = info
         .capabilities
         .iter()

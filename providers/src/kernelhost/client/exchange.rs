@@ -36,6 +36,8 @@ pub(super) struct Api<'a> {
     root: &'a str,
     /// In the world's ticks.
     ends_at: Duration,
+    /// Whether an earlier call may have made the change.
+    is_doubtful: bool,
     /// What is added to our clock, in seconds; set once, after the server refused our timestamp.
     correction: Cell<Option<i64>>,
     /// The server's clock minus ours at its last answer, in seconds.
@@ -91,7 +93,8 @@ impl<'a> Api<'a> {
         if !wire::is_idempotency_key(&call.idempotency_key) {
             return Err(invalid("idempotency-key", "an idempotency key is 1 to 80 characters of A-Z a-z 0-9 _ . -"));
         }
-        Self::until(world, at, Duration::from_millis(call.deadline_ms.into()))
+        let api = Self::until(world, at, Duration::from_millis(call.deadline_ms.into()))?;
+        Ok(Self { is_doubtful: call.attempt > 1, ..api })
     }
 
     fn until(world: &'a dyn Outside, at: &'a Connection, deadline: Duration) -> Result<Self, Problem> {
@@ -107,6 +110,7 @@ impl<'a> Api<'a> {
             at,
             root: root(&at.base_url)?,
             ends_at: world.ticks().saturating_add(deadline),
+            is_doubtful: false,
             correction: Cell::new(None),
             measured: Cell::new(None),
         })
@@ -153,7 +157,7 @@ impl<'a> Api<'a> {
     /// The one loop: at most [`MAX_TRIES`] attempts, within the deadline, and only where another one can help.
     async fn exchange(&self, ask: &Ask<'_>) -> Result<Answer, Problem> {
         let mut last: Option<Failure> = None;
-        let mut uncertain = false;
+        let mut uncertain = self.is_doubtful && ask.idempotency_key.is_some();
         for tries in 1..=MAX_TRIES {
             let timeout = self.time_left().min(TRY_TIMEOUT);
             if timeout.is_zero() {
@@ -244,8 +248,12 @@ impl<'a> Api<'a> {
         self.ends_at.saturating_sub(self.world.ticks())
     }
 
-    /// The last failure, in the light of the attempts before it. It speaks of this call alone: what an earlier call may have done
-    /// the host knows.
+    /// A failure to get as far as asking for the change. Of what an earlier call did it says nothing.
+    pub(super) fn before_asking(&self, problem: Problem) -> Problem {
+        if self.is_doubtful { Problem { effect: Effect::Unknown, ..problem } } else { problem }
+    }
+
+    /// The last failure, in the light of the attempts before it, an earlier call's too.
     fn told(&self, failure: Failure, uncertain: bool) -> Problem {
         let mut problem = failure.problem;
         if uncertain && !failure.settles && problem.effect == Effect::None {
@@ -353,7 +361,15 @@ mod tests {
     }
 
     fn post_within(net: &Net, deadline_ms: u32) -> Result<Value, Problem> {
-        let (at, call) = (at(), Call { deadline_ms, ..call() });
+        post_as(net, Call { deadline_ms, ..call() })
+    }
+
+    fn post_again(net: &Net) -> Result<Value, Problem> {
+        post_as(net, Call { attempt: 2, ..call() })
+    }
+
+    fn post_as(net: &Net, call: Call) -> Result<Value, Problem> {
+        let at = at();
         let api = Api::changing(net, &at, &call)?;
         run(api.post("/v1/services/5/actions", &call.idempotency_key, &serde_json::json!({"action": "stop"}), None))
     }
@@ -498,15 +514,19 @@ mod tests {
         for (last, effect) in [
             (refusal(401, "auth_failed", "signature_mismatch", ""), Effect::Unknown),
             (refusal(403, "forbidden_scope", "missing_scope", ""), Effect::Unknown),
-            (refusal(409, "idempotency_conflict", "body_mismatch", ""), Effect::Unknown),
             (refusal(413, "too_large", "", ""), Effect::Unknown),
             (refusal(400, "validation_failed", "", ""), Effect::None),
             (refusal(404, "not_found", "", ""), Effect::None),
             (json(404, "<html>"), Effect::Unknown),
         ] {
             assert_eq!(post(&Net::new([lost(), last.clone()])).unwrap_err().effect, effect);
-            assert_eq!(post(&Net::new([not_sent(), last])).unwrap_err().effect, Effect::None);
+            assert_eq!(post(&Net::new([not_sent(), last.clone()])).unwrap_err().effect, Effect::None);
+            // What an earlier call did is as open.
+            assert_eq!(post_again(&Net::new([last])).unwrap_err().effect, effect);
         }
+        // Whoever used this key before was us.
+        let used = refusal(409, "idempotency_conflict", "body_mismatch", "");
+        assert_eq!(post(&Net::new([used])).unwrap_err().effect, Effect::Unknown);
     }
 
     #[test]

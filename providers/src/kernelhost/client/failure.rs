@@ -245,7 +245,9 @@ impl<'a> Refusal<'a> {
             let running = self.problem(ProblemKind::Refused, after(wait), "an earlier try of the same change is still running");
             return Problem { effect: self.ask.lost(), ..running }.into();
         }
-        self.problem(ProblemKind::Refused, Retry::Never, "this idempotency key was used with other contents before").into()
+        // Whoever used it was us: the catalogue, from which an order is put together, has changed since.
+        let used = self.problem(ProblemKind::Refused, Retry::Never, "this idempotency key was used with other contents before");
+        Problem { effect: self.ask.lost(), ..used }.into()
     }
 
     fn refused(self) -> Failure {
@@ -356,8 +358,8 @@ mod tests {
             (401, "auth_failed", "replay_detected", Unauthorized, Effect::Unknown, Retry::AfterFix),
             (403, "forbidden_scope", "missing_scope", Forbidden, Effect::None, Retry::AfterFix),
             (404, "not_found", "", NotFound, Effect::None, Retry::Never),
-            (409, "idempotency_conflict", "", Refused, Effect::None, Retry::Never),
-            (409, "idempotency_conflict", "body_mismatch", Refused, Effect::None, Retry::Never),
+            (409, "idempotency_conflict", "", Refused, Effect::Unknown, Retry::Never),
+            (409, "idempotency_conflict", "body_mismatch", Refused, Effect::Unknown, Retry::Never),
             (409, "idempotency_conflict", "request_in_progress", Refused, Effect::Unknown, later),
             (429, "rate_limited", "", RateLimited, Effect::None, later),
             (500, "internal_error", "", Protocol, Effect::Unknown, later),

@@ -39,11 +39,11 @@ fn state(word: &str) -> (State, Option<String>) {
     }
 }
 
-/// An order, as the service it is to become. A cancelled one never will.
+/// An order, as the service it is to become. A cancelled one never will: nothing is left of it.
 pub(super) fn order(told: &wire::Order) -> Service {
     let (state, word) = match told.status.to_ascii_lowercase().as_str() {
         "pending_payment" | "paid" | "provisioning" | "completed" => (State::Pending, None),
-        "cancelled" => (State::Failed, None),
+        "cancelled" => (State::Terminated, None),
         _ => (State::Unknown, Some(told.status.clone())),
     };
     let known = [

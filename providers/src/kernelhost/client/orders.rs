@@ -18,18 +18,22 @@ pub(super) async fn create(api: &Api<'_>, call: &Call, mut order: Order) -> Resu
     if let Some(password) = &mut order.password {
         password.zeroize();
     }
-    let product = match whole(&order.plan) {
-        Some(id) => Wanted { id, entry: entry(api, id, &order.options).await? },
-        None => by_name(api, &order.plan).await?,
-    };
     let has_hostname = order.options.iter().any(|option| option.name == "hostname" && !option.value.is_empty());
-    let request = request(order, &product)?;
+    let request = prepared(api, order).await.map_err(|problem| api.before_asking(problem))?;
     let placed: wire::Order =
         api.post("/v1/orders", &call.idempotency_key, &request, None).await.map_err(|problem| match &problem.field {
             Some(field) if field == "hostname" && !has_hostname => Problem { field: Some("domain".to_owned()), ..problem },
             _ => problem,
         })?;
     outcome(api, &placed).await
+}
+
+async fn prepared(api: &Api<'_>, order: Order) -> Result<wire::OrderRequest, Problem> {
+    let product = match whole(&order.plan) {
+        Some(id) => Wanted { id, entry: entry(api, id, &order.options).await? },
+        None => by_name(api, &order.plan).await?,
+    };
+    request(order, &product)
 }
 
 /// What to order, and its catalogue entry if that had to be read.
@@ -116,7 +120,7 @@ fn whole(text: &str) -> Option<i64> {
 /// The order is accepted: nothing that fails from here on is a failure of it.
 async fn outcome(api: &Api<'_>, placed: &wire::Order) -> Result<Outcome, Problem> {
     let ordered = mapping::order(placed);
-    if ordered.state == State::Failed {
+    if ordered.state == State::Terminated {
         let message = format!("the provider cancelled order {} at once", placed.id);
         return Err(Problem { remote_id: Some(ordered.remote_id), ..problem(ProblemKind::Refused, message) });
     }
@@ -135,6 +139,7 @@ mod tests {
 
     use super::super::script::{self, Net, at, call, lost, order as placed, refusal, run, service};
     use super::*;
+    use crate::contract::Effect;
     use crate::kernelhost::client::Client;
     use crate::provisioning::Provisioning;
 
@@ -229,7 +234,7 @@ mod tests {
         }
         // A guess now could be another body than the one sent at the first try.
         let net = Net::new([script::json(200, "<html>")]);
-        assert_eq!(create(&net, order()).unwrap_err().effect, crate::contract::Effect::None);
+        assert_eq!(create(&net, order()).unwrap_err().effect, Effect::None);
         // Without digits there is nothing to look up.
         let net = Net::new([placed()]);
         create(&net, Order { options: vec![option("os", "debian"), option("quantity", "2")], ..order() }).unwrap();
@@ -269,6 +274,16 @@ mod tests {
         }
         let problem = create(&Net::new([script::json(201, placed("cancelled", "null"))]), order("42")).unwrap_err();
         assert_eq!((problem.kind, problem.remote_id.as_deref()), (ProblemKind::Refused, Some("order/17")));
+    }
+
+    #[test]
+    fn a_catalogue_that_has_changed_says_nothing_of_an_earlier_order() {
+        for (attempt, effect) in [(1, Effect::None), (2, Effect::Unknown)] {
+            let call = Call { attempt, ..call() };
+            let net = Net::new([script::json(200, CATALOGUE)]);
+            let problem = run(Client.create(&net, &at(), call, order("renamed"))).unwrap_err();
+            assert_eq!((problem.kind, problem.effect), (ProblemKind::Invalid, effect));
+        }
     }
 
     #[test]

@@ -108,7 +108,7 @@ async fn resolve(api: &Api<'_>, target: Target) -> Result<i64, Problem> {
 fn no_service(order: &wire::Order) -> Problem {
     let ordered = mapping::order(order);
     let wrong_state = |why: &str| problem(ProblemKind::WrongState, format!("order {} {why}", order.id));
-    let refused = if ordered.state == State::Failed {
+    let refused = if ordered.state == State::Terminated {
         wrong_state("was cancelled: it has no service")
     } else {
         Problem {
@@ -172,7 +172,7 @@ pub(super) async fn bring_to(
 /// Nothing was made of a cancelled order and nothing will be: that is what ending it asks for.
 fn without_service(order: &wire::Order, state: State) -> Result<Outcome, Problem> {
     let ordered = mapping::order(order);
-    if state == State::Terminated && ordered.state == State::Failed {
+    if state == State::Terminated && ordered.state == State::Terminated {
         return Ok(Outcome::Done(Service { state, ..ordered }));
     }
     Err(no_service(order))
@@ -327,7 +327,7 @@ mod tests {
             ("pending_payment", "null", State::Pending),
             ("paid", "null", State::Pending),
             ("completed", "null", State::Pending),
-            ("cancelled", "null", State::Failed),
+            ("cancelled", "null", State::Terminated),
             ("on_hold", "null", State::Unknown),
         ] {
             let net = Net::new([json(200, order(status, id))]);

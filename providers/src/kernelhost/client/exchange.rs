@@ -361,16 +361,16 @@ mod tests {
     }
 
     fn post_within(net: &Net, deadline_ms: u32) -> Result<Value, Problem> {
-        post_as(net, Call { deadline_ms, ..call() })
+        post_as(net, &Call { deadline_ms, ..call() })
     }
 
     fn post_again(net: &Net) -> Result<Value, Problem> {
-        post_as(net, Call { attempt: 2, ..call() })
+        post_as(net, &Call { attempt: 2, ..call() })
     }
 
-    fn post_as(net: &Net, call: Call) -> Result<Value, Problem> {
+    fn post_as(net: &Net, call: &Call) -> Result<Value, Problem> {
         let at = at();
-        let api = Api::changing(net, &at, &call)?;
+        let api = Api::changing(net, &at, call)?;
         run(api.post("/v1/services/5/actions", &call.idempotency_key, &serde_json::json!({"action": "stop"}), None))
     }
 

@@ -113,10 +113,7 @@ impl Case<'_> {
         match self.change {
             Change::Terminate if is_gone => self.done(Service { state: State::Terminated, ..service }),
             // It took the order: what it does not show it may show yet.
-            Change::Create { .. } if service.state == State::Missing => {
-                let missing = problem(ProblemKind::NotFound, "the provider took the order and does not show it");
-                self.pending(None, self.last_problem().or(Some(missing)))
-            }
+            Change::Create { .. } if service.state == State::Missing => self.pending(None, self.last_problem()),
             Change::Create { .. } if is_gone => {
                 let why = format!("the provider gave the order up: it is {}", state_word(service.state));
                 // What was wrong with it meanwhile says why.

@@ -128,7 +128,9 @@ async fn outcome(api: &Api<'_>, placed: &wire::Order) -> Result<Outcome, Problem
         && let Ok(service) = services::fetch(api, id).await
     {
         let service = mapping::service(&service);
-        return Ok(if service.state == State::Pending { Outcome::Pending(service) } else { Outcome::Done(service) });
+        // One whose making has failed is none that was made.
+        let is_made = !matches!(service.state, State::Pending | State::Failed);
+        return Ok(if is_made { Outcome::Done(service) } else { Outcome::Pending(service) });
     }
     Ok(Outcome::Pending(ordered))
 }
@@ -260,8 +262,10 @@ mod tests {
         let Outcome::Done(done) = create(&net, order("42")).unwrap() else { panic!() };
         assert_eq!((done.remote_id.as_str(), done.state), ("service/5", State::Active));
 
-        let net = Net::new([script::json(201, placed("completed", "5")), script::json(200, service(5, "provisioning"))]);
-        assert!(matches!(create(&net, order("42")).unwrap(), Outcome::Pending(service) if service.remote_id == "service/5"));
+        for status in ["provisioning", "failed"] {
+            let net = Net::new([script::json(201, placed("completed", "5")), script::json(200, service(5, status))]);
+            assert!(matches!(create(&net, order("42")).unwrap(), Outcome::Pending(service) if service.remote_id == "service/5"));
+        }
     }
 
     #[test]

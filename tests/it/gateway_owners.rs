@@ -76,8 +76,20 @@ async fn what_a_failed_creation_left_behind_is_not_forgotten_for_another() {
     assert_eq!(desk.charges(), charges);
     let told = problem(&desk.change("left", "adopt", &found).await, 409, "wrong-state");
     assert!(text(&told, "detail").contains(left.as_str().unwrap()), "{told}");
-    let adopted = desk.done("left", "adopt", &json!({"profile": "kernelhost", "remote_id": left})).await;
+    // Nor does an adoption that is refused have it forgotten: its end is asked of the provider.
+    let adopt = json!({"profile": "kernelhost", "remote_id": left});
+    desk.provider.execute("UPDATE services SET status = 'failed' WHERE id = (SELECT MAX(id) FROM services)");
+    problem(&desk.change("left", "adopt", &adopt).await, 409, "wrong-state");
+    problem(&desk.change("left", "create", &KERNELHOST.order(&domain())).await, 409, "wrong-state");
+    assert_eq!(desk.charges(), charges);
+    desk.provider.execute("UPDATE services SET status = 'active' WHERE id = (SELECT MAX(id) FROM services)");
+    let adopted = desk.done("left", "adopt", &adopt).await;
     assert_eq!((&adopted["service"]["remote_id"], desk.live(KERNELHOST)), (&left, 2));
+    assert_eq!(text(&desk.done("left", "create", &KERNELHOST.order(&domain())).await["operation"], "operation"), "adopt");
+    // The provider sets right what had failed: it is taken up.
+    desk.book.execute("UPDATE operations SET state = 'failed'");
+    problem(&desk.change("left", "create", &KERNELHOST.order(&domain())).await, 409, "wrong-state");
+    desk.done("left", "adopt", &adopt).await;
     // Of what was left behind no id is known: what is found by hand may be named.
     desk.book.execute("UPDATE managed_services SET state = 'failed', remote_id = NULL WHERE service_key = 'left'");
     desk.book.execute("UPDATE operations SET state = 'failed'");
@@ -142,16 +154,32 @@ async fn what_another_key_has_ordered_is_not_adopted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_adopted_once_it_has_become_a_service() {
-    let desk = desk().await;
+    let mut desk = desk().await;
+    desk.reconfigure_providers("[server.fulfilment]\nmode = \"manual\"\n");
     let placed = desk.key.post("/v1/orders", &unique().to_string(), &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
     let order = json!({"profile": "kernelhost", "remote_id": format!("order/{}", placed.json()["id"])});
     let adopted = begun(&desk, "adopted", "adopt", &order).await;
     desk.until(&adopted, &["waiting"]).await;
+    desk.reconfigure_providers("");
     ends(&desk, &adopted, "done").await;
     let remote_id = desk.service("adopted").await["remote_id"].clone();
     assert!(remote_id.as_str().unwrap().starts_with("service/"), "{remote_id}");
     let adopt = json!({"profile": "kernelhost", "remote_id": remote_id});
     problem(&desk.change("other", "adopt", &adopt).await, 409, "already-exists");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_order_that_is_cancelled_ends_the_adoption() {
+    let mut desk = desk().await;
+    desk.reconfigure_providers("[server.fulfilment]\nmode = \"manual\"\n");
+    let placed = desk.key.post("/v1/orders", &unique().to_string(), &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
+    let number = placed.json()["id"].clone();
+    let order = json!({"profile": "kernelhost", "remote_id": format!("order/{number}")});
+    let adopted = begun(&desk, "adopted", "adopt", &order).await;
+    desk.until(&adopted, &["waiting"]).await;
+    desk.provider.execute(&format!("UPDATE orders SET status = 'cancelled' WHERE id = {number}"));
+    ends(&desk, &adopted, "failed").await;
+    assert_eq!(text(&desk.service("adopted").await, "state"), "failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,20 +215,26 @@ async fn an_order_that_waits_for_its_payment_is_not_placed_again() {
     let desk = desk().await;
     desk.upstream.inject(&format!("POST {ORDERS}"), Fault { reaches: true, answer: Wrong::Json(402, UNPAID) }, 1);
     let ordered = begun(&desk, "unpaid", "create", &KERNELHOST.order(&domain())).await;
+    desk.until(&ordered, &["waiting"]).await;
+    // Somebody has topped up the credit, and does not wait for half an hour.
+    assert_eq!(desk.send("POST", &format!("/v1/operations/{ordered}/retry"), None, &[]).await.status, 200);
     ends(&desk, &ordered, "done").await;
     assert_eq!((desk.upstream.injected(), desk.charges(), desk.live(KERNELHOST)), (1, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_renewal_cost_does_not_prove_this_one() {
-    let journal = "first_pause_ms = 20\nquiet_ms = 200\nsettle_for_s = 1\n";
-    let desk = Desk::with(Engine::of_module(module_path!()), journal).await;
+    let mut desk = desk().await;
     let (late, other) = (desk.made(GP).await, desk.made(GP).await);
     let charges = desk.charges();
     let due = json!({"due_at": "2050-01-15"});
     desk.upstream.inject("/renew/", Fault { reaches: false, answer: Wrong::Cut }, 1000);
     let lost = begun(&desk, &late, "renew", &due).await;
-    ends(&desk, &lost, "dead").await;
+    desk.until(&lost, &["waiting"]).await;
+    // Its answers stayed lost for as long as they are settled.
+    desk.stop();
+    desk.book.execute(&format!("UPDATE operations SET state = 'dead', doubts = 1, next_at = NULL WHERE ulid = '{lost}'"));
+    desk.start();
     desk.upstream.heal();
     desk.done(&other, "renew", &due).await;
     let repeated = desk.change(&late, "renew", &due).await;

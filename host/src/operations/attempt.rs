@@ -129,11 +129,12 @@ fn reference(service: &Managed) -> ServiceRef {
 
 async fn ask_status(caller: &Caller, work: &Work) -> Heard {
     match caller.status(reference(&work.service)).await {
-        Ok(service) if !matches!(work.change, Change::Adopt { .. }) => Heard::Status(service),
+        Ok(service) if work.operation.is_accepted => Heard::Status(service),
         Ok(service) => match service.state {
             State::Missing | State::Terminated | State::Failed => {
                 let message = format!("the provider has no such service to adopt: it is {}", state_word(service.state));
-                Heard::Problem(problem(ProblemKind::NotFound, message))
+                let kind = if service.state == State::Failed { ProblemKind::WrongState } else { ProblemKind::NotFound };
+                Heard::Problem(problem(kind, message))
             }
             // Its service, which has an id of its own, is still to come.
             State::Pending => Heard::Outcome(Outcome::Pending(service)),

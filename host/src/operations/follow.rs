@@ -25,6 +25,10 @@ pub struct Rules {
 
 /// How long the provider may take over a change it took on, and how long one is tried again of which it says that it is a matter of time.
 const FOLLOW_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How long an order that the provider took on may be unknown to the machine of it that is asked.
+const UNSEEN_FOR: SignedDuration = SignedDuration::from_hours(1);
+/// How often an order is paid for anew that waits for its payment, since each try may be one at a card.
+const PAY_AGAIN_MS: u64 = 1_800_000;
 /// No pause between attempts is longer.
 const PAUSE_MAX: Duration = Duration::from_mins(5);
 
@@ -113,8 +117,10 @@ impl Case<'_> {
         match self.change {
             Change::Terminate if is_gone => self.done(Service { state: State::Terminated, ..service }),
             // It took the order: what it does not show it may show yet.
-            Change::Create { .. } if service.state == State::Missing => self.pending(None, self.last_problem()),
-            Change::Create { .. } if is_gone => {
+            change if change.begins() && service.state == State::Missing && self.is_young() => {
+                self.pending(None, self.last_problem())
+            }
+            change if change.begins() && is_gone => {
                 let why = format!("the provider gave the order up: it is {}", state_word(service.state));
                 // What was wrong with it meanwhile says why.
                 let refused = self.last_problem().unwrap_or_else(|| problem(ProblemKind::Refused, why));
@@ -134,6 +140,15 @@ impl Case<'_> {
                 self.pending(Some(service), problem)
             }
         }
+    }
+
+    /// Whether what is being adopted is what this key's failed creation left behind: what begins anew is pending.
+    fn is_left_behind(&self) -> bool {
+        matches!(self.change, Change::Adopt { .. }) && self.service.state != "pending"
+    }
+
+    fn is_young(&self) -> bool {
+        self.operation.accepted_at.is_none_or(|accepted| self.now.duration_since(accepted) < UNSEEN_FOR)
     }
 
     /// Whether the service proves by itself that the change was made. Of some changes nothing shows on it.
@@ -192,7 +207,7 @@ impl Case<'_> {
                 if self.is_last {
                     return Verdict { in_doubt: true, ..self.dead(told) };
                 }
-                let pause = self.pause(told.retry);
+                let pause = self.pause(Retry::AfterMs(PAY_AGAIN_MS));
                 Verdict { problem: Some(told), in_doubt: true, ..self.verdict(OperationState::Waiting, Some(pause)) }
             }
             Effect::Partial => {
@@ -213,7 +228,9 @@ impl Case<'_> {
                 Verdict { problem: Some(told), ..self.verdict(OperationState::Waiting, Some(pause)) }
             }
             Effect::None => {
-                let is_live = self.change.begins().then_some(false);
+                // What was refused to be adopted, and was this key's before, still is: unless it is gone.
+                let is_left = self.is_left_behind() && told.kind != ProblemKind::NotFound;
+                let is_live = self.change.begins().then_some(is_left);
                 // Already gone is what was asked for.
                 if *self.change == Change::Terminate && told.kind == ProblemKind::NotFound {
                     let gone = self.named(self.service.remote_id.clone().unwrap_or_default());

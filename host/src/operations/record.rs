@@ -268,7 +268,11 @@ fn begin_again(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> 
                     return Ok(Decision::Join(Box::new(operation)));
                 }
             }
-            Ok(wrong_state("this service is there already"))
+            // A creation that failed, and that the provider has set right since.
+            match asked.change {
+                Change::Adopt { .. } => take_up(books, asked, service),
+                _ => Ok(wrong_state("this service is there already: `adopt` takes it up")),
+            }
         }
     }
 }
@@ -299,9 +303,11 @@ fn take_up(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Resu
     if let Some(refusal) = is_taken(books, service.id, &service.profile, remote_id, domain)? {
         return Ok(Decision::Refuse(refusal));
     }
+    // What is adopted keeps its state until it is: by that it is known to have been this key's before.
+    let is_doubtful = matches!(asked.change, Change::Create { .. });
+    let state = if is_doubtful { "pending".to_owned() } else { service.state };
     let (remote_id, domain) = (remote_id.map(str::to_owned).or(service.remote_id), domain.map(str::to_owned).or(service.domain));
-    let service = Managed { state: "pending".to_owned(), remote_id, domain, ..service };
-    Ok(Decision::New(Box::new(New { is_doubtful: true, ..new(service) })))
+    Ok(Decision::New(Box::new(New { is_doubtful, ..new(Managed { state, remote_id, domain, ..service }) })))
 }
 
 fn in_the_way(other: &Operation) -> Decision {
@@ -335,7 +341,8 @@ fn go_on(books: &mut Transaction<'_>, asked: &Asked, service: Managed) -> Result
         return Ok(in_the_way(terminate));
     }
     let (replaced, open) = replaced(asked, open);
-    let has_not_begun = replaced.iter().any(|operation| matches!(operation.kind.as_str(), "create" | "adopt"));
+    let is_beginning = |operation: &Operation| matches!(operation.kind.as_str(), "create" | "adopt");
+    let has_not_begun = service.state == "pending" && replaced.iter().any(is_beginning);
     if !service.is_live || has_not_begun {
         if asked.change != Change::Terminate {
             return Ok(wrong_state(NOT_THERE));
@@ -414,8 +421,10 @@ fn give_up(books: &mut Transaction<'_>, operation: Operation, why: &Problem, now
     if matches!(operation.kind.as_str(), "create" | "adopt")
         && let Some(service) = books.managed_row(operation.service)?
     {
-        let state = "failed".to_owned();
-        books.save_managed(&Managed { state, is_live: false, check_at: None, updated_at: now, ..service })?;
+        // What this key had before it was to adopt it, it still has.
+        let is_live = operation.kind == "adopt" && service.state != "pending";
+        let (state, check_at) = ("failed".to_owned(), is_live.then_some(now));
+        books.save_managed(&Managed { state, is_live, check_at, updated_at: now, ..service })?;
     }
     let operation = failed(operation, why, now)?;
     books.save_operation(&operation)?;

@@ -207,9 +207,6 @@ impl<'a> Exchange<'a> {
                 Ok(answer) => break self.refusal(&answer.status),
                 Err(failure) => {
                     let is_lost = failure.problem.effect != Effect::None;
-                    if is_lost && matches!(evidence, Evidence::Paid { .. }) {
-                        return self.paid_after_all(failure.problem, evidence, ask.domain).await;
-                    }
                     doubt |= is_lost;
                     must_look |= is_lost;
                     let Some(pause) = pauses.next(failure.again) else { break failure.problem };
@@ -218,15 +215,6 @@ impl<'a> Exchange<'a> {
             }
         };
         if doubt { self.settle(last, evidence, ask.domain).await } else { Err(last) }
-    }
-
-    /// A payment whose answer was lost just now. That the credit has not fallen proves nothing yet: the request may still be at work
-    /// there. Only a later call may send it again.
-    async fn paid_after_all(&self, lost: Problem, evidence: Evidence, domain: &str) -> Result<Made, Problem> {
-        match self.find(evidence, domain).await {
-            Ok(Finding::Done(state)) => Ok(Made { state, token: None }),
-            _ => Err(in_doubt(lost, domain)),
-        }
     }
 
     /// The end of a change of which some answer was lost.

@@ -153,22 +153,6 @@ async fn what_another_key_has_ordered_is_not_adopted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_adopted_once_it_has_become_a_service() {
-    let mut desk = desk().await;
-    desk.reconfigure_providers("[server.fulfilment]\nmode = \"manual\"\n");
-    let placed = desk.key.post("/v1/orders", &unique().to_string(), &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
-    let order = json!({"profile": "kernelhost", "remote_id": format!("order/{}", placed.json()["id"])});
-    let adopted = begun(&desk, "adopted", "adopt", &order).await;
-    desk.until(&adopted, &["waiting"]).await;
-    desk.reconfigure_providers("");
-    ends(&desk, &adopted, "done").await;
-    let remote_id = desk.service("adopted").await["remote_id"].clone();
-    assert!(remote_id.as_str().unwrap().starts_with("service/"), "{remote_id}");
-    let adopt = json!({"profile": "kernelhost", "remote_id": remote_id});
-    problem(&desk.change("other", "adopt", &adopt).await, 409, "already-exists");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_adopted_order_that_is_cancelled_ends_the_adoption() {
     let mut desk = desk().await;
     desk.reconfigure_providers("[server.fulfilment]\nmode = \"manual\"\n");

@@ -442,12 +442,13 @@ class PluginProvisor extends ServerPlugin
     private static function lifecycle(string $state): array
     {
         switch ($state) {
+            case 'terminated':
+                return ['Create'];
             case 'suspended':
                 return ['UnSuspend', 'Delete'];
             case 'pending':
             // Something may stand at the provider still, which has to be ended before it is made anew.
             case 'failed':
-            case 'terminated':
                 return ['Create', 'Delete'];
             default:
                 return ['Suspend', 'Delete'];

@@ -30,6 +30,17 @@ async fn ends(desk: &Desk, id: &str, state: &str) -> Value {
     ended
 }
 
+/// Adopts a paid order that the provider has not fulfilled: the order's number, and the operation's id.
+async fn adopting_an_order(desk: &mut Desk) -> (String, String) {
+    desk.reconfigure_providers("[server.fulfilment]\nmode = \"manual\"\n");
+    let placed = desk.key.post("/v1/orders", &unique().to_string(), &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
+    let placed = placed.json()["id"].to_string();
+    let adopted =
+        begun(desk, "adopted", "adopt", &json!({"profile": "kernelhost", "remote_id": format!("order/{placed}")})).await;
+    desk.until(&adopted, &["waiting"]).await;
+    (placed, adopted)
+}
+
 fn slow(seconds: u64) -> Fault {
     Fault { reaches: true, answer: Wrong::Late(Duration::from_secs(seconds)) }
 }
@@ -153,15 +164,22 @@ async fn what_another_key_has_ordered_is_not_adopted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_adopted_once_it_has_become_a_service() {
+    let mut desk = desk().await;
+    let (placed, adopted) = adopting_an_order(&mut desk).await;
+    desk.run_at_provider(&["order", "fulfil", &placed]);
+    ends(&desk, &adopted, "done").await;
+    let remote_id = desk.service("adopted").await["remote_id"].clone();
+    assert!(remote_id.as_str().unwrap().starts_with("service/"), "{remote_id}");
+    let adopt = json!({"profile": "kernelhost", "remote_id": remote_id});
+    problem(&desk.change("other", "adopt", &adopt).await, 409, "already-exists");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_adopted_order_that_is_cancelled_ends_the_adoption() {
     let mut desk = desk().await;
-    desk.reconfigure_providers("[server.fulfilment]\nmode = \"manual\"\n");
-    let placed = desk.key.post("/v1/orders", &unique().to_string(), &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
-    let number = placed.json()["id"].clone();
-    let order = json!({"profile": "kernelhost", "remote_id": format!("order/{number}")});
-    let adopted = begun(&desk, "adopted", "adopt", &order).await;
-    desk.until(&adopted, &["waiting"]).await;
-    desk.provider.execute(&format!("UPDATE orders SET status = 'cancelled' WHERE id = {number}"));
+    let (placed, adopted) = adopting_an_order(&mut desk).await;
+    desk.provider.execute(&format!("UPDATE orders SET status = 'cancelled' WHERE id = {placed}"));
     ends(&desk, &adopted, "failed").await;
     assert_eq!(text(&desk.service("adopted").await, "state"), "failed");
 }

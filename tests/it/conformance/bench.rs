@@ -201,20 +201,27 @@ impl Bench {
         operation: Operation,
         service: Option<&Service>,
     ) -> Result<Intent, Problem> {
-        let mut notes = Vec::new();
+        let (mut notes, order) = (Vec::new(), self.subject.order());
         for evidence in self.capability(operation.name()).map(|capability| capability.evidence).unwrap_or_default() {
-            // Optional: who brings no note of it has the client look by itself, which is what these tests count on.
-            if evidence == "status" {
-                continue;
-            }
-            assert_eq!(evidence, "balance", "a kind of evidence that the host does not know");
-            let value = self.told(self.client.balance(&self.world, at).await)?.minor.to_string();
-            notes.push(Property { name: "balance-before".to_owned(), value });
+            let value = match evidence.as_str() {
+                "balance" => self.told(self.client.balance(&self.world, at).await)?.minor.to_string(),
+                "status" => {
+                    let ordered = ServiceRef { remote_id: None, domain: order.domain.clone(), username: None };
+                    match self.told(self.client.status(&self.world, at, ordered).await)?.state {
+                        State::Missing => "missing",
+                        State::Terminated => "terminated",
+                        _ => "active",
+                    }
+                    .to_owned()
+                }
+                other => panic!("a kind of evidence that the host does not know: {other}"),
+            };
+            notes.push(Property { name: format!("{evidence}-before"), value });
         }
         let call = Call { idempotency_key: format!("key-{}", unique()), attempt: 1, deadline_ms: DEADLINE_MS, notes };
         let due_at = service.and_then(|service| service.due_at.clone()).unwrap_or_else(|| "2027-01-15T08:00:00Z".to_owned());
         let service = service.map_or_else(|| self.subject.unknown(), reference);
-        Ok(Intent { operation, call, order: self.subject.order(), service, due_at })
+        Ok(Intent { operation, call, order, service, due_at })
     }
 
     pub(super) async fn run(&self, intent: &Intent) -> Result<Outcome, Problem> {

@@ -172,8 +172,8 @@ pub(super) async fn bring_to(
 /// Nothing was made of a cancelled order and nothing will be: that is what ending it asks for.
 fn without_service(order: &wire::Order, state: State) -> Result<Outcome, Problem> {
     let ordered = mapping::order(order);
-    if state == State::Terminated && ordered.state == State::Terminated {
-        return Ok(Outcome::Done(Service { state, ..ordered }));
+    if state == State::Terminated && ordered.state == state {
+        return Ok(Outcome::Done(ordered));
     }
     Err(no_service(order))
 }

@@ -117,9 +117,10 @@ impl Desk {
         Self { house, key }
     }
 
+    /// One event an order: what arrives next is of the last one.
     async fn set(&self, port: u16, rotate: bool) -> String {
         let url = format!("http://127.0.0.1:{port}/hook");
-        let body = json!({"url": url, "rotate_secret": rotate});
+        let body = json!({"url": url, "events": ["order.created"], "rotate_secret": rotate});
         let now = self.house.clock.now().as_second();
         let answer = self.key.send(now, "PUT", "/v1/webhooks", &[], body.to_string().as_bytes()).await;
         answer.json()["secret"].as_str().map(str::to_owned).unwrap_or_default()

@@ -527,7 +527,8 @@ fn run(engine: Engine, shop: Shop, scripts: u32) {
     }
     let desk = std::cell::RefCell::new(desk);
     let round = std::cell::Cell::new(0);
-    let config = Config { cases: scripts, max_shrink_iters: 30, failure_persistence: None, ..Config::default() };
+    // A failed script leaves the desk as it is, so that what a shorter one finds there says nothing: the first failure is told as it was.
+    let config = Config { cases: scripts, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&steps(shop), |steps| {
             round.set(round.get() + 1);

@@ -138,10 +138,13 @@ fn is_whole(answer: &[u8]) -> bool {
     answer.len() == end + 4 + length.unwrap().unwrap()
 }
 
-/// User and system time of a process, all its threads, to a hundredth of a second.
+/// What all threads of a process have had of the processor.
 fn cpu_time(process: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|thread| thread.unwrap().path());
+    // A thread may end meanwhile.
+    let nanoseconds = threads.filter_map(|thread| {
+        let on_cpu = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+        on_cpu.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
+use base16ct::lower as hex;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -220,7 +221,7 @@ impl MasterKey {
             .map_err(|_| VaultError::WrongLength { path: path.to_owned(), len: bytes.len() })?;
         Ok(Self {
             cipher: Aes256Gcm::new(key.into()),
-            fingerprint: hex::encode(&tagged_digest(key, "fingerprint")[..8]),
+            fingerprint: hex::encode_string(&tagged_digest(key, "fingerprint")[..8]),
             mac_key: Zeroizing::new(tagged_digest(key, "derive")),
         })
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base16ct::lower as hex;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
@@ -310,7 +311,7 @@ fn lengthened(known_hash: &str, known_bytes: usize, more: &[u8]) -> (Vec<u8>, St
     };
     let glue = padded(known_bytes);
     let mut state = [0_u32; 5];
-    for (word, bytes) in state.iter_mut().zip(hex::decode(known_hash).unwrap().chunks(4)) {
+    for (word, bytes) in state.iter_mut().zip(base16ct::mixed::decode_vec(known_hash).unwrap().chunks(4)) {
         *word = u32::from_be_bytes(bytes.try_into().unwrap());
     }
     let tail = [more, &padded(known_bytes + glue.len() + more.len())].concat();
@@ -330,8 +331,9 @@ fn a_lengthened_hash_is_refused() {
     let more = format!(".evil.example{digits}");
     let (glue, forged) = lengthened(&known, 40 + domain.len() + timestamp.len(), more.as_bytes());
     let evil = [domain.as_bytes(), timestamp.as_bytes(), &glue, b".evil.example"].concat();
-    let real = Sha1::new().chain_update(hex::encode(Sha1::digest(KEY))).chain_update(&evil).chain_update(digits).finalize();
-    assert_eq!(forged, hex::encode(real), "the attack is a real one");
+    let real =
+        Sha1::new().chain_update(hex::encode_string(&Sha1::digest(KEY))).chain_update(&evil).chain_update(digits).finalize();
+    assert_eq!(forged, hex::encode_string(&real), "the attack is a real one");
     let body = format!("domain={}&hash={forged}&timestamp={digits}", percent(&evil));
     let said = house.serve(request("POST", "/list/", &body), HERE).json;
     assert_eq!(said, status("Request Missing data!"), "0x80 is not even text");

@@ -35,7 +35,7 @@ fn text<'a>(case: &'a Value, member: &str) -> &'a str {
 }
 
 fn bytes(case: &Value, member: &str) -> Vec<u8> {
-    hex::decode(text(case, member)).unwrap()
+    base16ct::mixed::decode_vec(text(case, member)).unwrap()
 }
 
 fn mac_holds<M: Mac + hmac::KeyInit>(case: &Value) -> bool {

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use base16ct::lower as hex;
 use jiff::{SignedDuration, Timestamp};
 use provisor::audit::{Verdict, verify};
 use provisor::store::{NewKey, Store};
@@ -460,7 +461,7 @@ impl<'a> World<'a> {
             assert!(*status == 402 || state == "completed", "an order that was paid is {state}");
         }
         self.tell(&format!("{rows} rows, {paid} paid"));
-        (hex::encode(self.story.finalize()), self.tally)
+        (hex::encode_string(&self.story.finalize()), self.tally)
     }
 }
 

@@ -143,7 +143,7 @@ async fn the_asking_end_signs_as_openssl_did() {
     let client = provisor_providers::find("kernelhost").unwrap().client;
     let mut compared = 0;
     for vector in vectors("kernelhost-signing.json", 8) {
-        let nonce = hex::decode(text(&vector, "nonce")).unwrap().try_into().unwrap();
+        let nonce = base16ct::mixed::decode_vec(text(&vector, "nonce")).unwrap().try_into().unwrap();
         let world = Frozen { now: second(&vector), nonce, asked: RefCell::default() };
         let at: Connection = contract::Connection {
             provider: "kernelhost".to_owned(),
@@ -197,7 +197,7 @@ fn hashes_agree_with_php() {
 fn envelopes_agree_with_php() {
     for vector in vectors("gp-password.json", 5) {
         let (key, clear, envelope) = (text(&vector, "key"), text(&vector, "password"), text(&vector, "envelope"));
-        let iv: [u8; 16] = hex::decode(text(&vector, "iv_hex")).unwrap().try_into().unwrap();
+        let iv: [u8; 16] = base16ct::mixed::decode_vec(text(&vector, "iv_hex")).unwrap().try_into().unwrap();
         assert_eq!(password::seal(key, clear, iv).unwrap(), envelope);
         assert_eq!(password::open(key, envelope).unwrap().expose_secret(), clear);
         // The MAC covers the whole key, though the cipher takes 16 bytes of it.

@@ -14,14 +14,20 @@ pub(crate) struct Link<'a> {
     pub(crate) stream: i64,
     pub(crate) seq: i64,
     pub(crate) row: &'a AuditRow,
+    /// The row's peer, as it is hashed and stored.
+    pub(crate) peer: String,
 }
 
-impl Link<'_> {
+impl<'a> Link<'a> {
+    pub(crate) fn new(stream: i64, seq: i64, row: &'a AuditRow) -> Self {
+        Self { stream, seq, row, peer: row.peer.to_string() }
+    }
+
     pub(crate) fn hash(&self, previous: &[u8; 32]) -> [u8; 32] {
         self.encoded().hash(previous)
     }
 
-    pub(crate) fn encoded(&self) -> Encoded {
+    fn encoded(&self) -> Encoded {
         let row = self.row;
         let mut encoded = Encoded::default();
         encoded.int(self.stream).int(self.seq).int(row.at.as_millisecond());
@@ -29,7 +35,7 @@ impl Link<'_> {
             Some(account) => encoded.int(account.0),
             None => encoded.absent(),
         };
-        encoded.optional(row.key_id.as_deref()).text(&row.peer.to_string()).text(&row.method).text(&row.path);
+        encoded.optional(row.key_id.as_deref()).text(&self.peer).text(&row.method).text(&row.path);
         encoded.int(row.status.into()).optional(row.reason.as_deref()).text(&row.request_id).text(&row.event);
         encoded.optional(row.detail.as_deref());
         encoded

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use base16ct::lower as hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
@@ -150,7 +151,7 @@ impl Verifier {
 impl std::fmt::Display for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let key = [&[ED25519][..], self.key.as_bytes()].concat();
-        write!(f, "{}+{}+{}", self.name, hex::encode(self.id), STANDARD.encode(key))
+        write!(f, "{}+{}+{}", self.name, hex::encode_string(&self.id), STANDARD.encode(key))
     }
 }
 
@@ -165,7 +166,7 @@ impl std::str::FromStr for Verifier {
         let Some((&ED25519, key)) = key.split_first() else { return Err(VerifierError) };
         let key = VerifyingKey::try_from(key).map_err(|_| VerifierError)?;
         let verifier = Self::new(name.to_owned(), key);
-        if hex::encode(verifier.id) == id { Ok(verifier) } else { Err(VerifierError) }
+        if hex::encode_string(&verifier.id) == id { Ok(verifier) } else { Err(VerifierError) }
     }
 }
 

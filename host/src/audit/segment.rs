@@ -5,6 +5,7 @@
 
 use std::io::BufRead;
 
+use base16ct::lower as hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -57,7 +58,7 @@ impl From<StoredAuditRow> for Line {
             request_id: row.request_id,
             event: row.event,
             detail: row.detail,
-            chain_hash: hex::encode(chain_hash),
+            chain_hash: hex::encode_string(&chain_hash),
         }
     }
 }
@@ -162,8 +163,8 @@ impl Segment {
             }
             let stored = read.chain_hash.clone();
             let Some(row) = read.row() else { return bad(What::Malformed) };
-            previous = Link { stream: part.stream, seq, row: &row }.hash(&previous);
-            if hex::encode(previous) != stored {
+            previous = Link::new(part.stream, seq, &row).hash(&previous);
+            if hex::encode_string(&previous) != stored {
                 return bad(What::Changed);
             }
             count += 1;

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
+use base16ct::lower as hex;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -228,7 +229,7 @@ impl Asked<'_> {
         for name in wanted.unwrap_or_default() {
             notes.extend(self.caller.evidence(name, service.clone()).await?);
         }
-        let fresh = || format!("call-{}", hex::encode(&System.seed()[..12]));
+        let fresh = || format!("call-{}", hex::encode_string(&System.seed()[..12]));
         Ok(ContractCall {
             idempotency_key: self.command.idempotency_key.clone().unwrap_or_else(fresh),
             attempt: self.command.attempt,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base16ct::lower as hex;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -219,7 +220,7 @@ fn signature(secret: &SecretString, timestamp: i64, body: &[u8]) -> String {
     let mut mac = hmac::Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).expect("any key will do");
     mac.update(format!("{timestamp}.").as_bytes());
     mac.update(body);
-    hex::encode(mac.finalize().into_bytes())
+    hex::encode_string(&mac.finalize().into_bytes())
 }
 
 /// The number in `service-1234` or `order-1234`, as the panel's plug-in names its services.

@@ -1,5 +1,6 @@
 //! Upmind's generic RPC provider: `POST {base_url}/{function}` with JSON, answered with `{success, message, data}`.
 
+use base16ct::lower as hex;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use jiff::SignedDuration;
@@ -103,7 +104,7 @@ fn guessed_key(asked: &Asked<'_>, order: &Order, profile: &str) -> Result<String
         hash.update(part.len().to_be_bytes());
         hash.update(part);
     }
-    let name = hex::encode(&hash.finalize()[..16]);
+    let name = hex::encode_string(&hash.finalize()[..16]);
     for number in 1..=ORDERS_MAX {
         let key = format!("upmind-x{name}-{number}");
         let Some((service, _)) = asked.state.operations.service(asked.panel.id, &key)? else { return Ok(key) };

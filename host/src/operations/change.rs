@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base16ct::lower as hex;
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -138,7 +139,7 @@ impl Change {
         match (self, idempotency_key) {
             (Self::Renew { due_at }, _) => format!("{generation}/{kind}/{due_at}"),
             (Self::ResetPassword | Self::ChangePackage { .. } | Self::Power { .. }, Some(key)) => {
-                format!("{kind}/key/{}", hex::encode(Sha256::digest(key)))
+                format!("{kind}/key/{}", hex::encode_string(&Sha256::digest(key)))
             }
             _ => format!("{generation}/{kind}"),
         }

@@ -1,5 +1,6 @@
 //! What a component asks for and offers, read from its bytes before anything is compiled, linked or run.
 
+use base16ct::lower as hex;
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
@@ -70,7 +71,7 @@ pub struct Contents {
 
 /// Reads a component without running it. The refusals name everything that is wrong with it.
 pub(super) fn audit(bytes: &[u8]) -> (Contents, Vec<Refusal>) {
-    let mut contents = Contents { size: bytes.len(), sha256: hex::encode(Sha256::digest(bytes)), ..Contents::default() };
+    let mut contents = Contents { size: bytes.len(), sha256: hex::encode_string(&Sha256::digest(bytes)), ..Contents::default() };
     if bytes.len() > SIZE_MAX {
         return (contents, vec![Refusal::TooLarge(bytes.len())]);
     }

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use base16ct::lower as hex;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
@@ -81,7 +82,7 @@ impl Cache {
 fn name(engine: &Engine, bytes: &[u8]) -> String {
     let mut compatibility = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut compatibility);
-    format!("{}-{:016x}", hex::encode(Sha256::digest(bytes)), compatibility.finish())
+    format!("{}-{:016x}", hex::encode_string(&Sha256::digest(bytes)), compatibility.finish())
 }
 
 fn make_private(dir: &Path) -> io::Result<()> {

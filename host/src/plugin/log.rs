@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use base16ct::lower as hex;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -158,7 +159,7 @@ impl Secrets {
                 continue;
             }
             let encoded = url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>();
-            for form in [value.to_owned(), encoded, BASE64.encode(value), hex::encode(value)] {
+            for form in [value.to_owned(), encoded, BASE64.encode(value), hex::encode_string(value.as_bytes())] {
                 forms.push(Zeroizing::new(form));
             }
         }
@@ -195,7 +196,7 @@ mod tests {
         let text = format!(
             "a s3cret/+value b s3cret/+value-and-more c s3cret%2F%2Bvalue d {} e {} f short",
             BASE64.encode("s3cret/+value"),
-            hex::encode("s3cret/+value")
+            hex::encode_string(b"s3cret/+value")
         );
         let clean = secrets.redact(&text);
         assert_eq!(clean, "a [redacted] b [redacted] c [redacted] d [redacted] e [redacted] f short");

@@ -25,7 +25,7 @@ pub(super) struct Head {
 pub(super) fn append(sql: &mut dyn Sql, row: &AuditRow) -> Result<(), Fault> {
     let stream = row.account.map_or(0, |account| account.0);
     let head = head(sql, stream)?;
-    let link = Link { stream, seq: head.seq + 1, row };
+    let link = Link::new(stream, head.seq + 1, row);
     let hash = link.hash(&head.hash);
     sql.execute(
         "INSERT INTO audit (stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail,
@@ -37,7 +37,7 @@ pub(super) fn append(sql: &mut dyn Sql, row: &AuditRow) -> Result<(), Fault> {
             row.at.into(),
             row.account.map(|account| account.0).into(),
             row.key_id.as_deref().into(),
-            (&row.peer.to_string()).into(),
+            (&link.peer).into(),
             (&row.method).into(),
             (&row.path).into(),
             i64::from(row.status).into(),

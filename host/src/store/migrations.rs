@@ -1,5 +1,6 @@
 //! Numbered migrations, each run once, each remembered with its checksum.
 
+use base16ct::lower as hex;
 use provisor_providers::books::Fault;
 use sha2::{Digest, Sha256};
 
@@ -34,7 +35,7 @@ pub(crate) fn run(engine: &mut dyn Sql) -> Result<(), Fault> {
         return Err(Fault("the book was written by a newer version of provisor".to_owned()));
     }
     for (version, text) in MIGRATIONS {
-        let checksum = hex::encode(Sha256::digest(text));
+        let checksum = hex::encode_string(&Sha256::digest(text));
         match engine.first("SELECT sha256 FROM migrations WHERE version = $1", &[(*version).into()])? {
             Some(row) if row.text(0)? == checksum => {}
             Some(_) => return Err(Fault(format!("migration {version} of this book is not the one of this program"))),
@@ -121,7 +122,7 @@ mod tests {
         book.execute_batch("CREATE TABLE migrations (version BIGINT NOT NULL PRIMARY KEY, sha256 TEXT NOT NULL)").unwrap();
         for (version, text) in MIGRATIONS.iter().filter(|(version, _)| *version < 16) {
             book.execute_batch(&Dialect::Sqlite.schema(text)).unwrap();
-            let checksum = hex::encode(Sha256::digest(text));
+            let checksum = hex::encode_string(&Sha256::digest(text));
             book.execute("INSERT INTO migrations VALUES (?1, ?2)", (version, checksum)).unwrap();
         }
         let columns =

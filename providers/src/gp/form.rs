@@ -100,7 +100,7 @@ fn percent_encode(to: &mut String, text: &str) {
             to.push(char::from(byte));
         } else {
             to.push('%');
-            to.push_str(&hex::encode_upper([byte]));
+            to.push_str(&base16ct::upper::encode_string(&[byte]));
         }
     }
 }
@@ -114,7 +114,7 @@ fn decode(text: &str) -> Result<String, NotAForm> {
             b'%' => {
                 let digits = [bytes.next().ok_or(NotAForm)?, bytes.next().ok_or(NotAForm)?];
                 let mut value = [0];
-                hex::decode_to_slice(digits, &mut value).map_err(|_| NotAForm)?;
+                base16ct::mixed::decode(digits, &mut value).map_err(|_| NotAForm)?;
                 value[0]
             }
             other => other,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base16ct::lower as hex;
 use jiff::Timestamp;
 use rand::Rng;
 use secrecy::ExposeSecret;
@@ -329,7 +330,7 @@ impl Case {
         let is_wanted = is_fresh && asked.is_ok() && endpoint.carries_password();
         let password = form.get("password").filter(|_| is_wanted).map(|text| Password::read(&key, text, salt));
         let parameters_sha256 = form.sha256();
-        Self { visit, key, endpoint, claim, parameters_sha256, is_fresh, asked, password, token: hex::encode(token), act }
+        Self { visit, key, endpoint, claim, parameters_sha256, is_fresh, asked, password, token: hex::encode_string(&token), act }
     }
 
     fn judge(&self, books: &mut dyn Books, floor: Duration) -> Result<Step, Fault> {

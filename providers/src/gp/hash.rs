@@ -1,5 +1,6 @@
 //! The request hash and its shuffled timestamp (spec 1), the same code for both ends.
 
+use base16ct::lower as hex;
 use jiff::Timestamp;
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -13,8 +14,8 @@ pub const WINDOW_S: i64 = 300;
 /// The value of `hash`: 40 lower-case hex digits. A plain concatenation, so only the strict syntax of `domain` and `timestamp`
 /// (see [`super::wire`]) keeps two requests from having one hash and a hash from being lengthened.
 pub fn hash(api_key: &str, domain: &str, timestamp: &str) -> String {
-    let key = Zeroizing::new(hex::encode(Sha1::digest(php_trim(api_key))));
-    hex::encode(Sha1::new().chain_update(key.as_bytes()).chain_update(domain).chain_update(timestamp).finalize())
+    let key = Zeroizing::new(hex::encode_string(&Sha1::digest(php_trim(api_key))));
+    hex::encode_string(&Sha1::new().chain_update(key.as_bytes()).chain_update(domain).chain_update(timestamp).finalize())
 }
 
 /// Whether a hash in lower-case hex holds; in constant time.

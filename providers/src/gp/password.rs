@@ -196,7 +196,7 @@ mod tests {
         for vector in &vectors {
             let text = |name: &str| vector[name].as_str().unwrap();
             let mut iv = [0; 16];
-            hex::decode_to_slice(text("iv_hex"), &mut iv).unwrap();
+            base16ct::mixed::decode(text("iv_hex"), &mut iv).unwrap();
             assert_eq!(seal(text("key"), text("password"), iv).unwrap(), text("envelope"));
             assert_eq!(opened(text("key"), text("envelope")).as_deref(), Some(text("password")));
         }

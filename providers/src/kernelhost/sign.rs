@@ -1,5 +1,6 @@
 //! Signatures: HMAC-SHA256 over five lines (spec 4), the same code for both ends.
 
+use base16ct::lower as hex;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
@@ -10,19 +11,19 @@ pub(super) type HmacSha256 = Hmac<Sha256>;
 /// The path is the raw request-target from `/v1` on, query included, never decoded or sorted: a decoded `%0A` would make the
 /// lines ambiguous. Host and headers are not signed, the idempotency key neither.
 pub fn signing_string(method: &str, path: &str, timestamp: &str, nonce: &str, body: &[u8]) -> String {
-    format!("{method}\n{path}\n{timestamp}\n{nonce}\n{}", hex::encode(Sha256::digest(body)))
+    [method, path, timestamp, nonce, &hex::encode_string(&Sha256::digest(body))].join("\n")
 }
 
 /// The value of `KH-Signature`: 64 lower-case hex digits. The secret is used as the ASCII text it is.
 pub fn sign(secret: &[u8], signing_string: &str) -> String {
-    hex::encode(keyed(secret).chain_update(signing_string).finalize().into_bytes())
+    hex::encode_string(&keyed(secret).chain_update(signing_string).finalize().into_bytes())
 }
 
 /// Whether a signature of 64 hex digits, in either case, holds; in constant time.
 pub fn verify(secret: &[u8], signing_string: &str, signature: &str) -> bool {
     let mut claimed = [0; 32];
-    hex::decode_to_slice(signature, &mut claimed).is_ok()
-        && keyed(secret).chain_update(signing_string).verify_slice(&claimed).is_ok()
+    base16ct::mixed::decode(signature, &mut claimed)
+        .is_ok_and(|claimed| keyed(secret).chain_update(signing_string).verify_slice(claimed).is_ok())
 }
 
 /// HMAC-SHA256 under a secret used as it is.

@@ -1,5 +1,6 @@
 //! Webhook signatures: Stripe's scheme (spec 14; our choice, 2.13), the same code for the courier and the receiver.
 
+use base16ct::lower as hex;
 use hmac::Mac;
 use jiff::Timestamp;
 
@@ -37,7 +38,7 @@ pub enum Rejected {
 
 /// The `v1` signature: HMAC-SHA256 over `<timestamp>.<raw body>` as 64 lower-case hex digits. `timestamp` is Unix seconds.
 pub fn signature(secret: &[u8], timestamp: i64, body: &[u8]) -> String {
-    hex::encode(mac(secret, timestamp, body).finalize().into_bytes())
+    hex::encode_string(&mac(secret, timestamp, body).finalize().into_bytes())
 }
 
 /// The value of `KH-Webhook-Signature`; during a rotation both secrets sign.
@@ -84,7 +85,7 @@ fn parse(header: &str) -> Option<(i64, Vec<[u8; 32]>)> {
             Some(("t", text)) => timestamp = Some(unix_seconds(text)?),
             Some(("v1", text)) => {
                 let mut claimed = [0; 32];
-                if hex::decode_to_slice(text, &mut claimed).is_ok() {
+                if base16ct::mixed::decode(text, &mut claimed).is_ok_and(|read| read.len() == 32) {
                     signatures.push(claimed);
                 }
             }

@@ -73,7 +73,9 @@ struct Sealed {
 fn seal(api_key: &SecretString, iv: Option<&str>, context: &Context) -> Result<Exit, Failure> {
     let mut bytes = [0; 16];
     if let Some(iv) = iv {
-        hex::decode_to_slice(iv, &mut bytes).map_err(|_| Failure::usage(anyhow!("--iv: 16 bytes are 32 hex digits")))?;
+        if !base16ct::mixed::decode(iv, &mut bytes).is_ok_and(|read| read.len() == 16) {
+            return Err(Failure::usage(anyhow!("--iv: 16 bytes are 32 hex digits")));
+        }
     } else {
         bytes.copy_from_slice(&System.seed()[..16]);
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use base16ct::lower as hex;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use provisor_providers::kernelhost::wire::{header, is_key_id, is_nonce, is_timestamp};
@@ -81,7 +82,7 @@ fn sign(command: &Sign, context: &Context) -> Result<Exit, Failure> {
     };
     let method = command.method.to_ascii_uppercase();
     let timestamp = command.timestamp.clone().unwrap_or_else(|| System.now().as_second().to_string());
-    let nonce = command.nonce.clone().unwrap_or_else(|| hex::encode(&System.seed()[..16]));
+    let nonce = command.nonce.clone().unwrap_or_else(|| hex::encode_string(&System.seed()[..16]));
     check(&method, &command.path, key.expose_secret(), &timestamp, &nonce).map_err(Failure::usage)?;
     let signing_string = sign::signing_string(&method, &command.path, &timestamp, &nonce, &body);
     let signature = sign::sign(secret.expose_secret().as_bytes(), &signing_string);

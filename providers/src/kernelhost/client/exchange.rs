@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use base16ct::lower as hex;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use secrecy::ExposeSecret;
@@ -199,7 +200,7 @@ impl<'a> Api<'a> {
         if ask.signed {
             let mut nonce = [0; 16];
             self.world.random(&mut nonce);
-            let nonce = hex::encode(nonce);
+            let nonce = hex::encode_string(&nonce);
             let timestamp = self.world.now().as_second().saturating_add(self.correction.get().unwrap_or(0));
             let timestamp = format!("{timestamp:010}");
             let lines = sign::signing_string(ask.method, ask.path, &timestamp, &nonce, ask.body);
@@ -416,7 +417,7 @@ mod tests {
             let Some(body) = &vector.body else { continue };
             let net = Net::always(json(200, "{}"));
             let now = Timestamp::from_second(vector.timestamp.parse().unwrap()).unwrap();
-            let world = Fixed(&net, now, hex::decode(&vector.nonce).unwrap());
+            let world = Fixed(&net, now, base16ct::mixed::decode_vec(&vector.nonce).unwrap());
             let at = crate::contract::Connection {
                 provider: String::new(),
                 base_url: "https://kh.example/any/prefix/v1/".to_owned(),

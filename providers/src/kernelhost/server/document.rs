@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use base16ct::lower as hex;
 use sha2::{Digest, Sha256};
 
 use crate::message::{Headers, Request, Response};
@@ -12,7 +13,7 @@ const DOCUMENT: &str = include_str!("openapi.json");
 /// It changes with the program alone, but a proxy must not keep it past an update.
 const CACHE_CONTROL: &str = "public, max-age=300";
 
-static ETAG: LazyLock<String> = LazyLock::new(|| format!("\"{}\"", hex::encode(&Sha256::digest(DOCUMENT)[..16])));
+static ETAG: LazyLock<String> = LazyLock::new(|| format!("\"{}\"", hex::encode_string(&Sha256::digest(DOCUMENT)[..16])));
 
 /// `GET /openapi.json`: the document, or 304 to whoever has it already.
 pub(super) fn answer(request: &Request) -> Response {

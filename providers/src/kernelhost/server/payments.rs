@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use base16ct::lower as hex;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -214,7 +215,7 @@ fn charge(account: AccountId, invoice: &Invoice, payment: &Payment) -> Charge {
 fn gateway_key(account: AccountId, invoice: &Invoice, attempt: u32) -> String {
     let parts = [account.0, invoice.id, invoice.new.issued_at.as_millisecond(), i64::from(attempt)];
     let hash = parts.iter().fold(Sha256::new_with_prefix("charge"), |hash, part| hash.chain_update(part.to_be_bytes()));
-    hex::encode(hash.finalize())
+    hex::encode_string(&hash.finalize())
 }
 
 /// Writes down what became of a charge, once: whoever comes under an older fencing number changes nothing.

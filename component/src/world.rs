@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use provisor_providers::message::{Headers, Request, Response};
+use provisor_providers::message::{Request, Response};
 use provisor_providers::outside::{Outside, SendError};
 use wasi::clocks::{monotonic_clock, wall_clock};
 use wasi::http::outgoing_handler;
@@ -36,10 +36,7 @@ impl Outside for World {
         let answer = start(&request, timeout)?;
         let response = head(&answer, &deadline)?;
         let status = response.status();
-        let mut headers = Headers::new();
-        for (name, value) in response.headers().entries() {
-            headers.add(name, value);
-        }
+        let headers = response.headers().entries().into_iter().collect();
         Ok(Response { status, headers, body: body(&response, &deadline)? })
     }
 

@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal;
 
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use ulid::Ulid;
@@ -32,8 +34,14 @@ pub fn init(format: Format, filter: &str) -> Result<(), ParseError> {
 
 /// A new request's id: a ULID, so ids sort by time.
 pub fn request_id(clock: &dyn Clock) -> String {
-    let milliseconds = u64::try_from(clock.now().as_millisecond()).unwrap_or(0);
-    let random = clock.seed().iter().take(16).fold(0_u128, |random, byte| (random << 8) | u128::from(*byte));
+    request_id_of(clock.now(), &clock.seed())
+}
+
+/// The id of a request that has its randomness: everybody may know the one, and nobody learns the other from it.
+pub fn request_id_of(now: Timestamp, seed: &[u8; 32]) -> String {
+    let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    let digest = Sha256::new().chain_update(seed).chain_update("request id").finalize();
+    let random = digest.iter().take(10).fold(0_u128, |random, byte| (random << 8) | u128::from(*byte));
     Ulid::from_parts(milliseconds, random).to_string()
 }
 

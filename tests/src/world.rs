@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use provisor::clock::{Clock, System};
-use provisor_providers::message::{Headers, Request, Response};
+use provisor_providers::message::{Request, Response};
 use provisor_providers::outside::{Outside, SendError};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -100,9 +100,6 @@ async fn read(response: hyper::Response<Incoming>) -> Result<Response, SendError
         }
         error.downcast_ref().map_or_else(|| SendError::Lost(error.to_string()), broken)
     })?;
-    let mut headers = Headers::new();
-    for (name, value) in &head.headers {
-        headers.add(name.as_str(), value.as_bytes());
-    }
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     Ok(Response { status: head.status.as_u16(), headers, body: body.to_bytes().into() })
 }

@@ -10,14 +10,14 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use provisor_providers::message::{Headers, Request, Response};
-use provisor_providers::server::{Admission, Server as Api, Step, TurnedAway, Visit, Work};
+use provisor_providers::server::{Admission, Moment, Server as Api, Step, TurnedAway, Visit, Work};
 
 use super::keys::RequestKeys;
 use super::{State, between, mounted, probes};
 use crate::addresses;
 use crate::listen::{BodyError, read_body};
 use crate::store::{Store, StoreError};
-use crate::telemetry::request_id;
+use crate::telemetry::request_id_of;
 
 /// The largest body either API takes.
 const BODY_BYTES: usize = 64 * 1024;
@@ -25,14 +25,17 @@ const BODY_BYTES: usize = 64 * 1024;
 const TRANSACTIONS_MAX: usize = 256;
 
 pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, socket: IpAddr) -> HttpResponse<Full<Bytes>> {
-    let request_id = request_id(&*state.clock);
+    let seed = state.clock.seed();
+    let request_id = request_id_of(state.clock.now(), &seed);
     let Some((api, prefix)) = mounted(request.uri().path()) else { return probes::answer(state, &request, &request_id) };
     let received = Instant::now();
     let peer = addresses::peer(socket, request.headers(), &state.options.trusted_proxies);
-    let served = serve(state, api, prefix, request, peer, &request_id).await;
+    let served = serve(state, api, prefix, request, (peer, seed), &request_id).await;
     state.checkpoints.count();
     let (response, not_before) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), received));
-    tokio::time::sleep_until(not_before.into()).await;
+    if not_before > Instant::now() {
+        tokio::time::sleep_until(not_before.into()).await;
+    }
     let elapsed = received.elapsed();
     state.metrics.answered(api.mount(), response.status, elapsed);
     tracing::debug!(request_id, status = response.status, ?elapsed, "answered");
@@ -44,14 +47,14 @@ async fn serve(
     api: &'static dyn Api,
     prefix: &str,
     request: HttpRequest<Incoming>,
-    peer: IpAddr,
+    (peer, seed): (IpAddr, [u8; 32]),
     request_id: &str,
 ) -> Result<(Response, Instant), TurnedAway> {
     state.addresses.take(peer, Instant::now()).map_err(|retry_after_s| TurnedAway::RateLimited { retry_after_s })?;
     let request = read(api, prefix, request).await?;
     // From here on: a caller who sends the body late must not use up the floor with that.
     let begun = Instant::now();
-    let moment = state.clock.moment(state.options.rules.clone());
+    let moment = Moment { now: state.clock.now(), seed, rules: state.options.rules.clone() };
     let visit = Arc::new(Visit { request, peer, request_id: request_id.to_owned(), moment });
     for distrust in [false, true] {
         let work = match admit(state, api, Arc::clone(&visit), distrust).await? {
@@ -142,14 +145,14 @@ async fn read(api: &'static dyn Api, prefix: &str, request: HttpRequest<Incoming
 }
 
 fn from_http(headers: &HeaderMap) -> Headers {
-    headers.iter().fold(Headers::new(), |all, (name, value)| all.with(name.as_str(), value.as_bytes()))
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
 }
 
 fn to_http(response: Response) -> HttpResponse<Full<Bytes>> {
     let mut http = HttpResponse::new(Full::new(Bytes::from(response.body)));
     *http.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in response.headers.iter() {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+    for (name, value) in response.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(&name), HeaderValue::try_from(value)) {
             http.headers_mut().append(name, value);
         } else {
             tracing::error!(name, "a header of ours is not one HTTP allows");

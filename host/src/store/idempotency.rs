@@ -105,7 +105,7 @@ fn write_headers(headers: &Headers) -> String {
 }
 
 fn read_headers(text: &str) -> Headers {
-    text.lines().filter_map(|line| line.split_once(": ")).fold(Headers::new(), |headers, (name, value)| headers.with(name, value))
+    text.lines().filter_map(|line| line.split_once(": ")).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! database; nothing is remembered there.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -171,7 +171,7 @@ fn asked<'a>(scope: &IdempotencyScope<'a>) -> (i64, &'a str, &'a str, &'a str) {
 #[derive(Default)]
 struct LogIndex {
     hasher: RandomState,
-    known: HashMap<u64, i64>,
+    known: HashMap<u64, i64, BuildHasherDefault<Hashed>>,
     /// How many there were after those whose time was over had been let go of.
     kept: usize,
     /// The last row of the log that is known. The book keeps its newest row, so that numbers only grow.
@@ -179,6 +179,26 @@ struct LogIndex {
     /// What this transaction added, with what was known of it before.
     fresh: Vec<(u64, Option<i64>)>,
     marks: Vec<usize>,
+}
+
+/// Of what is a hash already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl LogIndex {

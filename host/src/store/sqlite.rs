@@ -17,7 +17,7 @@ use provisor_providers::books::Fault;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, ToSql};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, ToSql};
 
 use super::StoreError;
 use super::backfill::Backfill;
@@ -30,6 +30,8 @@ use super::sql::{Cell, Dialect, Row, Sql, Value};
 const QUEUE: usize = 1024;
 /// How many jobs share a commit at most, so that the first does not wait for the last too long.
 const GROUP: usize = 256;
+/// How many statements are at hand; more than an order takes.
+const AT_HAND: usize = 48;
 /// The widest row that is scanned.
 const SCANNED_MAX: usize = 16;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,6 +107,7 @@ fn commit_in_hope(
     while let Some(job) = group.last_mut() {
         if !run(&mut **job, &mut engine) || engine.is_dashed() {
             engine.execute("ROLLBACK", &[])?;
+            drop(engine);
             memory.take_back();
             return Ok(false);
         }
@@ -141,6 +144,9 @@ fn run(job: &mut dyn Job, engine: &mut Sqlite<'_>) -> bool {
 /// A connection as an engine.
 pub(crate) struct Sqlite<'c> {
     connection: &'c Connection,
+    /// At hand, by their text: the connection's own cache takes longer to find one and to take it back, and the requests of a group all
+    /// use the same.
+    statements: Vec<(String, CachedStatement<'c>)>,
     care: Care,
     /// The writer's alone.
     memory: Option<&'c mut Memory>,
@@ -157,7 +163,7 @@ enum Care {
 
 impl<'c> Sqlite<'c> {
     pub(crate) fn new(connection: &'c Connection) -> Self {
-        Self { connection, care: Care::Savepoints, memory: None }
+        Self { connection, statements: Vec::new(), care: Care::Savepoints, memory: None }
     }
 
     /// The writer's next transaction. Fails when another process holds the book for too long.
@@ -165,7 +171,7 @@ impl<'c> Sqlite<'c> {
         let mut reading = Self::new(connection);
         reading.execute("BEGIN IMMEDIATE", &[])?;
         memory.catch_up(&mut reading)?;
-        Ok(Self { connection, care, memory: Some(memory) })
+        Ok(Self { connection, statements: Vec::new(), care, memory: Some(memory) })
     }
 
     fn commit(mut self) -> Result<(), Fault> {
@@ -181,6 +187,22 @@ impl<'c> Sqlite<'c> {
         }
     }
 
+    /// The statement of a text, ready to be run.
+    fn statement(&mut self, sql: &str) -> Result<&mut Statement<'c>, Fault> {
+        let known = self.statements.iter().position(|(text, _)| text == sql);
+        let place = known.map_or_else(|| self.prepare(sql), Ok)?;
+        Ok(&mut self.statements[place].1)
+    }
+
+    fn prepare(&mut self, sql: &str) -> Result<usize, Fault> {
+        let statement = self.connection.prepare_cached(sql).map_err(|error| fault(&error))?;
+        if self.statements.len() == AT_HAND {
+            self.statements.remove(0);
+        }
+        self.statements.push((sql.to_owned(), statement));
+        Ok(self.statements.len() - 1)
+    }
+
     fn is_dashed(&self) -> bool {
         self.care == Care::Hope { dashed: true }
     }
@@ -188,17 +210,11 @@ impl<'c> Sqlite<'c> {
 
 impl Sql for Sqlite<'_> {
     fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<usize, Fault> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(|error| fault(&error))?;
-        statement.execute(rusqlite::params_from_iter(values)).map_err(|error| fault(&error))
+        self.statement(sql)?.execute(rusqlite::params_from_iter(values)).map_err(|error| fault(&error))
     }
 
     fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Fault> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(|error| fault(&error))?;
-        let columns = statement.column_count();
-        let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
-            (0..columns).map(|column| Ok(cell(row.get_ref(column)?))).collect::<Result<_, _>>().map(Row)
-        });
-        rows.and_then(Iterator::collect).map_err(|error| fault(&error))
+        rows(self.statement(sql)?, values).map_err(|error| fault(&error))
     }
 
     /// RETURNING would have SQLite collect the row in a temporary table and keep a journal of the statement: more work than the insert.
@@ -208,7 +224,7 @@ impl Sql for Sqlite<'_> {
     }
 
     fn scan(&mut self, sql: &str, values: &[Value<'_>], each: &mut dyn FnMut(&[Value<'_>])) -> Result<(), Fault> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(|error| fault(&error))?;
+        let statement = self.statement(sql)?;
         let columns = statement.column_count();
         if columns > SCANNED_MAX {
             return Err(Fault(format!("a scan of {columns} columns; {SCANNED_MAX} are the most")));
@@ -284,6 +300,20 @@ impl ToSql for Value<'_> {
             Self::Bytes(value) => ValueRef::Blob(value),
         }))
     }
+}
+
+fn rows(statement: &mut Statement<'_>, values: &[Value<'_>]) -> Result<Vec<Row>, rusqlite::Error> {
+    let columns = statement.column_count();
+    let mut found = statement.query(rusqlite::params_from_iter(values))?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let mut cells = Vec::with_capacity(columns);
+        for column in 0..columns {
+            cells.push(cell(row.get_ref(column)?));
+        }
+        rows.push(Row(cells));
+    }
+    Ok(rows)
 }
 
 fn cell(value: ValueRef<'_>) -> Cell {

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use provisor_providers::books::Fault;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::breaker::Liveness;
 use super::change::{Change, due_moment};
 use super::follow::{Case, Heard, Verdict};
 use super::problems::{NOT_THERE, later, problem, state_word};
@@ -88,10 +89,12 @@ fn of_nothing(work: &Work) -> Option<Problem> {
 
 /// Asks the provider, and notes whether it answered and how long it took.
 async fn ask(shared: &Shared, caller: Option<&Caller>, work: Work) -> (Work, Heard) {
-    shared.breakers.trying(&work.operation.profile);
-    let began = Instant::now();
+    let (profile, began) = (work.operation.profile.clone(), Instant::now());
+    let attempt = shared.breakers.begin(&profile, began);
     let (work, heard) = hear(shared, caller, work).await;
-    note_heard(shared, &work.operation.profile, &heard);
+    if attempt.heard(liveness(&heard), Instant::now()) {
+        tracing::warn!(profile, "the provider does not answer: it is left alone for a while");
+    }
     shared.metrics.attempted(&work.operation, began.elapsed());
     (work, heard)
 }
@@ -277,14 +280,11 @@ async fn send(caller: &Caller, deadline_ms: u32, work: &Work) -> Result<Outcome,
     }
 }
 
-/// A provider that answers, whatever it says, is there.
-fn note_heard(shared: &Shared, profile: &str, heard: &Heard) {
-    let answered = match heard {
-        Heard::Problem(problem) => !matches!(problem.kind, ProblemKind::Unreachable | ProblemKind::Protocol),
-        _ => true,
-    };
-    if shared.breakers.heard(profile, answered, Instant::now()) {
-        tracing::warn!(profile, "the provider does not answer: it is left alone for a while");
+fn liveness(heard: &Heard) -> Liveness {
+    match heard {
+        Heard::Problem(Problem { kind: ProblemKind::Unreachable | ProblemKind::Protocol, .. }) => Liveness::Silent,
+        Heard::Problem(Problem { kind: ProblemKind::Internal, .. }) => Liveness::Unknown,
+        _ => Liveness::Answered,
     }
 }
 

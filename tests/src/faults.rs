@@ -160,7 +160,8 @@ fn lock(plan: &Mutex<Plan>) -> MutexGuard<'_, Plan> {
 async fn accept(listener: TcpListener, plan: Arc<Mutex<Plan>>) {
     // Dropped with this task, and with it every connection.
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let stream = connection(&listener).await;
         let plan = Arc::clone(&plan);
         let service = service_fn(move |request| pass(Arc::clone(&plan), request));
         connections.spawn(async move {
@@ -168,6 +169,16 @@ async fn accept(listener: TcpListener, plan: Arc<Mutex<Plan>>) {
             let _ended = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
         while connections.try_join_next().is_some() {}
+    }
+}
+
+/// The next connection. One that was gone before it was taken is none; and where there is no room for one, there soon is.
+pub(crate) async fn connection(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
     }
 }
 

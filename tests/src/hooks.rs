@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::faults::connection;
+
 /// Far longer than a delivery takes: whoever waits so long waits for something that does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -115,7 +117,8 @@ impl Receiver {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (shared, answer) = (Arc::clone(&seen), Arc::new(answer));
         let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let stream = connection(&listener).await;
                 shared.lock().unwrap().connections += 1;
                 let (seen, answer, accept) = (Arc::clone(&shared), Arc::clone(&answer), accept.clone());
                 tokio::spawn(async move {

@@ -36,8 +36,10 @@ use self::load::{Clients, Reading, Requests};
 const CONNECTIONS: usize = 64;
 /// Resellers with a key each, who share the connections: below the look-ups that one address may cause in a server that just started.
 const CALLERS: usize = 32;
-/// Turns of each server; the first does not count.
+/// The first does not count.
 const ROUNDS: usize = 6;
+/// Turns of ours and of the bare handler in a round. The peer has one, which takes longer than all of them.
+const TURNS: usize = 4;
 /// Requests of a connection in a turn.
 const READS: usize = 300;
 const ORDERS: usize = 200;
@@ -197,10 +199,12 @@ fn orders(callers: &[Caller], connections: usize, count: usize) -> Requests {
     spread(callers, connections).map(|caller| (0..count).map(|_| request(caller)).collect()).collect()
 }
 
-async fn compare(title: &str, servers: &mut [Server], count: usize, requests: &dyn Fn(usize) -> Requests) {
-    println!("\n{title}, {CONNECTIONS} connections, medians of {} turns", ROUNDS - 1);
+/// Ours, the bare handler, and the peer.
+async fn compare(title: &str, servers: &mut [Server; 3], count: usize, requests: &dyn Fn(usize) -> Requests) {
+    println!("\n{title}, {CONNECTIONS} connections, medians");
     for round in 0..ROUNDS {
-        for server in &mut *servers {
+        for server in [0, 1].repeat(TURNS).into_iter().chain([2]) {
+            let server = &mut servers[server];
             // Signed ahead: the callers' work is not what is measured.
             let requests = requests(count);
             let clients = Clients::connect(server.daemon.address(), CONNECTIONS).await;
@@ -210,18 +214,29 @@ async fn compare(title: &str, servers: &mut [Server], count: usize, requests: &d
             }
         }
     }
-    let (ours, bare, peer) = (summary(&servers[0]), summary(&servers[1]), summary(&servers[2]));
-    println!(
-        "  share of the bare handler: {:.2} by CPU time, {:.2} by rate",
-        bare.cpu_us / ours.cpu_us,
-        ours.per_second / bare.per_second
-    );
+    let [ours, _, peer] = servers.each_ref().map(summary);
+    // The machine's speed swings: what is compared was measured one right after the other.
+    let pairs = servers[0].readings.iter().zip(&servers[1].readings);
+    let shares = pairs.map(|(ours, bare)| Reading {
+        cpu_us: bare.cpu_us / ours.cpu_us,
+        per_second: ours.per_second / bare.per_second,
+        p99_ms: ours.p99_ms / bare.p99_ms,
+    });
+    let share = Reading::median(&shares.collect::<Vec<_>>());
+    println!("  share of the bare handler: {:.2} by CPU time, {:.2} by rate", share.cpu_us, share.per_second);
     println!("  times the peer: {:.1} by CPU time, {:.1} by rate", peer.cpu_us / ours.cpu_us, ours.per_second / peer.per_second);
 }
 
 fn summary(server: &Server) -> Reading {
     let reading = Reading::median(&server.readings);
-    println!("  {:24} {:7.1} us CPU, {:7.0}/s, p99 {:.1} ms", server.name, reading.cpu_us, reading.per_second, reading.p99_ms);
+    println!(
+        "  {:24} {:7.1} us CPU, {:7.0}/s, p99 {:.1} ms, {} turns",
+        server.name,
+        reading.cpu_us,
+        reading.per_second,
+        reading.p99_ms,
+        server.readings.len()
+    );
     reading
 }
 
@@ -243,11 +258,11 @@ async fn half_load(servers: &[Server], callers: &[Caller]) {
     let rate = Reading::median(&servers[0].readings).per_second / 2.0;
     let pause = Duration::from_secs_f64(CONNECTIONS as f64 / rate);
     let mut readings = [Vec::new(), Vec::new()];
-    for round in 0..ROUNDS {
+    for turn in 0..ROUNDS * TURNS {
         for (server, readings) in servers.iter().zip(&mut readings) {
             let clients = Clients::connect(server.daemon.address(), CONNECTIONS).await;
             let reading = load::paced(clients, orders(callers, CONNECTIONS, ORDERS), server.daemon.id(), pause).await;
-            if round > 0 {
+            if turn > 0 {
                 readings.push(reading);
             }
         }

@@ -88,9 +88,9 @@ pub(super) fn record(sql: &mut dyn Sql, scope: &IdempotencyScope<'_>, recorded: 
 
 /// Where a new record goes: the end of the log. From time to time the rows that were swept are let go of.
 fn next_row(sql: &mut dyn Sql, scope: &IdempotencyScope<'_>) -> Result<i64, Fault> {
-    if sql.logs().ok_or_else(unlogged)?.has_swept_records() {
+    if sql.logs().ok_or_else(unlogged)?.has_swept_records(scope) {
         let oldest = sql.first("SELECT MIN(id) FROM idempotency", &[])?.map_or(Ok(None), |row| row.opt_int(0))?;
-        sql.logs().ok_or_else(unlogged)?.let_go_of_records(oldest.unwrap_or(i64::MAX));
+        sql.logs().ok_or_else(unlogged)?.let_go_of_records(scope, oldest.unwrap_or(i64::MAX));
     }
     Ok(sql.logs().ok_or_else(unlogged)?.add_record(scope))
 }

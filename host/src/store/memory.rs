@@ -18,6 +18,8 @@ use super::sql::{Sql, Value, unexpected};
 
 /// Keys, chains, and products remembered at a time; more than are busy at once.
 const REMEMBERED: usize = 10_000;
+/// Of the index of a log.
+const PARTS: usize = 32;
 
 /// All that one writer remembers.
 #[derive(Default)]
@@ -72,18 +74,20 @@ impl Logs {
     pub(super) fn spend(&mut self, key: KeyRow, nonce: &str, now: Timestamp, until: Timestamp) -> Option<i64> {
         let nonces = &mut self.nonces;
         let nonce = nonces.hash((key.0, nonce));
-        if nonces.known.get(&nonce).is_some_and(|until| *until > now.as_millisecond()) {
+        let part = nonces.part(nonce);
+        if part.known.get(&nonce).is_some_and(|until| *until > now.as_millisecond()) {
             return None;
         }
-        if nonces.is_due() {
-            nonces.let_go(|until| until > now.as_millisecond());
+        if part.is_due() {
+            part.let_go(|until| until > now.as_millisecond());
         }
         Some(nonces.add(nonce, until.as_millisecond()))
     }
 
     /// The row of the last record that was added for a request. It may be gone since.
-    pub(super) fn record(&self, scope: &IdempotencyScope<'_>) -> Option<i64> {
-        self.records.known.get(&self.records.hash(asked(scope))).copied()
+    pub(super) fn record(&mut self, scope: &IdempotencyScope<'_>) -> Option<i64> {
+        let record = self.records.hash(asked(scope));
+        self.records.part(record).known.get(&record).copied()
     }
 
     /// Adds a record. The caller adds the row of this number to the log.
@@ -92,20 +96,20 @@ impl Logs {
         self.records.add(hash, self.records.last + 1)
     }
 
-    /// Whether there may be many that are in the log no more.
-    pub(super) fn has_swept_records(&self) -> bool {
-        self.records.is_due()
+    /// Whether beside this one there may be many that are in the log no more.
+    pub(super) fn has_swept_records(&mut self, scope: &IdempotencyScope<'_>) -> bool {
+        self.records.part(self.records.hash(asked(scope))).is_due()
     }
 
-    /// Forgets those before a row.
-    pub(super) fn let_go_of_records(&mut self, oldest: i64) {
-        self.records.let_go(|row| row >= oldest);
+    /// Forgets those beside this one that were before a row.
+    pub(super) fn let_go_of_records(&mut self, scope: &IdempotencyScope<'_>, oldest: i64) {
+        self.records.part(self.records.hash(asked(scope))).let_go(|row| row >= oldest);
     }
 
     /// How many records are remembered.
     #[cfg(test)]
     pub(super) fn count_records(&self) -> usize {
-        self.records.known.len()
+        self.records.len()
     }
 
     /// Reads the rows of the logs that came since.
@@ -171,14 +175,32 @@ fn asked<'a>(scope: &IdempotencyScope<'a>) -> (i64, &'a str, &'a str, &'a str) {
 #[derive(Default)]
 struct LogIndex {
     hasher: RandomState,
-    known: HashMap<u64, i64, BuildHasherDefault<Hashed>>,
-    /// How many there were after those whose time was over had been let go of.
-    kept: usize,
+    parts: [Part; PARTS],
     /// The last row of the log that is known. The book keeps its newest row, so that numbers only grow.
     last: i64,
     /// What this transaction added, with what was known of it before.
     fresh: Vec<(u64, Option<i64>)>,
     marks: Vec<usize>,
+}
+
+/// A part of an index. One map of all would hold everybody up each time it grows: for tens of milliseconds with a quarter of a million.
+#[derive(Default)]
+struct Part {
+    known: HashMap<u64, i64, BuildHasherDefault<Hashed>>,
+    /// How many there were after those whose time was over had been let go of.
+    kept: usize,
+}
+
+impl Part {
+    /// Seldom enough that letting go costs each little, often enough that there are never many more than the log holds.
+    fn is_due(&self) -> bool {
+        self.known.len() > 2 * self.kept + REMEMBERED / PARTS
+    }
+
+    fn let_go(&mut self, is_live: impl Fn(i64) -> bool) {
+        self.known.retain(|_, value| is_live(*value));
+        self.kept = self.known.len();
+    }
 }
 
 /// Of what is a hash already.
@@ -206,26 +228,27 @@ impl LogIndex {
         self.hasher.hash_one(what)
     }
 
+    /// The part of a hash: by bits that the map inside does not go by.
+    fn part(&mut self, hash: u64) -> &mut Part {
+        &mut self.parts[(hash >> 40) as usize % PARTS]
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.known.len()).sum()
+    }
+
     /// Adds one at the end; the number of its row.
     fn add(&mut self, hash: u64, value: i64) -> i64 {
-        self.fresh.push((hash, self.known.insert(hash, value)));
+        let before = self.part(hash).known.insert(hash, value);
+        self.fresh.push((hash, before));
         self.last += 1;
         self.last
     }
 
     fn read(&mut self, row: i64, hash: u64, value: i64) {
-        self.known.insert(hash, value);
+        self.part(hash).known.insert(hash, value);
         self.last = row;
-    }
-
-    /// Seldom enough that letting go costs each little, often enough that there are never many more than the log holds.
-    fn is_due(&self) -> bool {
-        self.known.len() > 2 * self.kept + REMEMBERED
-    }
-
-    fn let_go(&mut self, is_live: impl Fn(i64) -> bool) {
-        self.known.retain(|_, value| is_live(*value));
-        self.kept = self.known.len();
     }
 
     fn mark(&mut self) {
@@ -243,11 +266,12 @@ impl LogIndex {
     }
 
     fn take_back_to(&mut self, mark: usize) {
-        for (hash, before) in self.fresh.drain(mark..).rev() {
+        for (hash, before) in self.fresh.split_off(mark).into_iter().rev() {
             self.last -= 1;
+            let known = &mut self.part(hash).known;
             match before {
-                Some(value) => self.known.insert(hash, value),
-                None => self.known.remove(&hash),
+                Some(value) => known.insert(hash, value),
+                None => known.remove(&hash),
             };
         }
     }
@@ -399,7 +423,7 @@ mod tests {
             logs.spend(KEY, &number.to_string(), at(number), at(number + 600));
             logs.settle();
         }
-        let held = logs.nonces.known.len();
+        let held = logs.nonces.len();
         assert!(held < 2 * 600 + REMEMBERED + 601, "{held}");
         assert!(logs.spend(KEY, "99500", at(100_000), at(100_600)).is_none());
     }

@@ -27,7 +27,7 @@ impl<'a> Link<'a> {
         self.encoded().hash(previous)
     }
 
-    fn encoded(&self) -> Encoded {
+    pub(crate) fn encoded(&self) -> Encoded {
         let row = self.row;
         let mut encoded = Encoded::default();
         encoded.int(self.stream).int(self.seq).int(row.at.as_millisecond());

@@ -94,10 +94,10 @@ fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);
     let (stream, seq, previous) = (input.int(), input.int(), input.bytes());
     let row = input.row();
-    let encoded = chain::Link { stream, seq, row: &row }.encoded();
+    let encoded = chain::Link::new(stream, seq, &row).encoded();
     assert_eq!(columns(encoded.row()), Some(expected(stream, seq, &row)));
     let mut hashed = [&previous[..], encoded.row()].concat();
-    let hash = chain::Link { stream, seq, row: &row }.hash(&previous);
+    let hash = chain::Link::new(stream, seq, &row).hash(&previous);
     assert_eq!(hash, <[u8; 32]>::from(Sha256::digest(&hashed)));
     let place = usize::from(input.bytes::<1>()[0]) * hashed.len() / 256;
     hashed[place] ^= 1;

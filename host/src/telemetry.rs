@@ -3,10 +3,9 @@
 use std::io::IsTerminal;
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
+use provisor_providers::server::ulid;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
-use ulid::Ulid;
 
 use crate::clock::Clock;
 
@@ -39,14 +38,13 @@ pub fn request_id(clock: &dyn Clock) -> String {
 
 /// The id of a request that has its randomness: everybody may know the one, and nobody learns the other from it.
 pub fn request_id_of(now: Timestamp, seed: &[u8; 32]) -> String {
-    let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
-    let digest = Sha256::new().chain_update(seed).chain_update("request id").finalize();
-    let random = digest.iter().take(10).fold(0_u128, |random, byte| (random << 8) | u128::from(*byte));
-    Ulid::from_parts(milliseconds, random).to_string()
+    ulid(now, seed, &[b"request id"]).to_string()
 }
 
 #[cfg(test)]
 mod tests {
+    use ulid::Ulid;
+
     use super::*;
     use crate::clock::System;
 

@@ -245,7 +245,9 @@ fn gp_seal_drops_one_line_break_and_takes_a_fresh_iv() {
     let envelope = text(&one, "envelope");
     let opened = json_line(&provisor(&key, &["wire", "gp", "open", "--json", "--envelope", envelope]).output().unwrap());
     assert_eq!(opened["password"], "p\n");
-    for (password, iv) in [("", "00"), ("p", "xx"), ("0\n", "000102030405060708090a0b0c0d0e0f")] {
+    for (password, iv) in
+        [("p", "00"), ("p", "xx"), ("", "000102030405060708090a0b0c0d0e0f"), ("0\n", "000102030405060708090a0b0c0d0e0f")]
+    {
         provisor(&key, &["wire", "gp", "seal", "--iv", iv]).write_stdin(password).assert().code(2).stdout("");
     }
 }

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+use ulid::Ulid;
 
 use crate::books::{Account, AccountId, Books, Fault, Invoice, KeyRow};
 use crate::message::{Headers, Request, Response};
@@ -146,6 +148,13 @@ pub struct Moment {
     pub seed: [u8; 32],
     /// The operator's choices.
     pub rules: Rules,
+}
+
+/// A ULID of a moment's seed: the same each time for the same thing, another for every other. It tells nothing of the seed.
+pub fn ulid(at: Timestamp, seed: &[u8; 32], of: &[&[u8]]) -> Ulid {
+    let digest = of.iter().fold(Sha256::new_with_prefix(seed), |hash, part| hash.chain_update(part)).finalize();
+    let random = digest.iter().take(10).fold(0_u128, |random, byte| (random << 8) | u128::from(*byte));
+    Ulid::from_parts(u64::try_from(at.as_millisecond()).unwrap_or(0), random)
 }
 
 impl Moment {

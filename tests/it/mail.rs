@@ -17,6 +17,7 @@ use provisor::store::MailSummary;
 use provisor_providers::books::{Books, Mail};
 use provisor_tests::authority::Authority;
 use provisor_tests::binary::python;
+use provisor_tests::faults::connection;
 use provisor_tests::hooks::until;
 use provisor_tests::house::House;
 use serde_json::{Value, json};
@@ -37,7 +38,8 @@ impl Sink {
         let taken = Arc::clone(&mails);
         tokio::spawn(async move {
             let mut connections = 0;
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let stream = connection(&listener).await;
                 connections += 1;
                 // Whoever hangs up early has nothing more to say.
                 let _ended = Self::talk(stream, connections <= refused, &taken).await;

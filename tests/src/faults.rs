@@ -173,7 +173,7 @@ async fn accept(listener: TcpListener, plan: Arc<Mutex<Plan>>) {
 }
 
 /// The next connection. One that was gone before it was taken is none; and where there is no room for one, there soon is.
-pub(crate) async fn connection(listener: &TcpListener) -> TcpStream {
+pub async fn connection(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,

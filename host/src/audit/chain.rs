@@ -11,9 +11,9 @@ pub const GENESIS: [u8; 32] = [0; 32];
 
 /// A row at its place in a stream.
 pub(crate) struct Link<'a> {
-    pub(crate) stream: i64,
+    stream: i64,
     pub(crate) seq: i64,
-    pub(crate) row: &'a AuditRow,
+    row: &'a AuditRow,
     /// The row's peer, as it is hashed and stored.
     pub(crate) peer: String,
 }

@@ -163,7 +163,8 @@ mod tests {
     fn what_was_under_way_when_it_opened_does_not_keep_it_open_for_longer() {
         let (breakers, now) = (Breakers::default(), Instant::now());
         let under_way: Vec<_> = (0..FAILURES + 8).map(|_| breakers.begin("p", now)).collect();
-        assert_eq!(under_way.into_iter().filter_map(|attempt| attempt.heard(Liveness::Silent, now).then_some(())).count(), 1);
+        let opened = under_way.into_iter().map(|attempt| attempt.heard(Liveness::Silent, now));
+        assert_eq!(opened.filter(|has_opened| *has_opened).count(), 1);
         assert_eq!(breakers.open_for("p", now), Some(OPEN));
 
         let later = now + OPEN;

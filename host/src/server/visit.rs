@@ -24,21 +24,30 @@ const BODY_BYTES: usize = 64 * 1024;
 /// Of one request: far more than any asks for, so that none goes on for ever.
 const TRANSACTIONS_MAX: usize = 256;
 
+/// What is known of a request before it is read.
+struct Arrival {
+    peer: IpAddr,
+    /// All its randomness.
+    seed: [u8; 32],
+    request_id: String,
+}
+
 pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, socket: IpAddr) -> HttpResponse<Full<Bytes>> {
     let seed = state.clock.seed();
     let request_id = request_id_of(state.clock.now(), &seed);
     let Some((api, prefix)) = mounted(request.uri().path()) else { return probes::answer(state, &request, &request_id) };
     let received = Instant::now();
     let peer = addresses::peer(socket, request.headers(), &state.options.trusted_proxies);
-    let served = serve(state, api, prefix, request, (peer, seed), &request_id).await;
+    let arrival = Arrival { peer, seed, request_id };
+    let served = serve(state, api, prefix, request, &arrival).await;
     state.checkpoints.count();
-    let (response, not_before) = served.unwrap_or_else(|why| (api.turn_away(why, &request_id), received));
+    let (response, not_before) = served.unwrap_or_else(|why| (api.turn_away(why, &arrival.request_id), received));
     if not_before > Instant::now() {
         tokio::time::sleep_until(not_before.into()).await;
     }
     let elapsed = received.elapsed();
     state.metrics.answered(api.mount(), response.status, elapsed);
-    tracing::debug!(request_id, status = response.status, ?elapsed, "answered");
+    tracing::debug!(request_id = arrival.request_id, status = response.status, ?elapsed, "answered");
     to_http(response)
 }
 
@@ -47,15 +56,15 @@ async fn serve(
     api: &'static dyn Api,
     prefix: &str,
     request: HttpRequest<Incoming>,
-    (peer, seed): (IpAddr, [u8; 32]),
-    request_id: &str,
+    arrival: &Arrival,
 ) -> Result<(Response, Instant), TurnedAway> {
+    let &Arrival { peer, seed, ref request_id } = arrival;
     state.addresses.take(peer, Instant::now()).map_err(|retry_after_s| TurnedAway::RateLimited { retry_after_s })?;
     let request = read(api, prefix, request).await?;
     // From here on: a caller who sends the body late must not use up the floor with that.
     let begun = Instant::now();
     let moment = Moment { now: state.clock.now(), seed, rules: state.options.rules.clone() };
-    let visit = Arc::new(Visit { request, peer, request_id: request_id.to_owned(), moment });
+    let visit = Arc::new(Visit { request, peer, request_id: request_id.clone(), moment });
     for distrust in [false, true] {
         let work = match admit(state, api, Arc::clone(&visit), distrust).await? {
             Admission::Answered(response) => return Ok((response, begun)),

@@ -183,46 +183,6 @@ struct LogIndex {
     marks: Vec<usize>,
 }
 
-/// A part of an index. One map of all would hold everybody up each time it grows: for tens of milliseconds with a quarter of a million.
-#[derive(Default)]
-struct Part {
-    known: HashMap<u64, i64, BuildHasherDefault<Hashed>>,
-    /// How many there were after those whose time was over had been let go of.
-    kept: usize,
-}
-
-impl Part {
-    /// Seldom enough that letting go costs each little, often enough that there are never many more than the log holds.
-    fn is_due(&self) -> bool {
-        self.known.len() > 2 * self.kept + REMEMBERED / PARTS
-    }
-
-    fn let_go(&mut self, is_live: impl Fn(i64) -> bool) {
-        self.known.retain(|_, value| is_live(*value));
-        self.kept = self.known.len();
-    }
-}
-
-/// Of what is a hash already.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 impl LogIndex {
     fn hash(&self, what: impl Hash) -> u64 {
         self.hasher.hash_one(what)
@@ -274,6 +234,44 @@ impl LogIndex {
                 None => known.remove(&hash),
             };
         }
+    }
+}
+
+/// A part of an index. One map of all would hold everybody up each time it grows: for tens of milliseconds with a quarter of a million.
+#[derive(Default)]
+struct Part {
+    known: HashMap<u64, i64, BuildHasherDefault<Hashed>>,
+    /// How many there were after those whose time was over had been let go of.
+    kept: usize,
+}
+
+impl Part {
+    /// Seldom enough that letting go costs each little, often enough that there are never many more than the log holds.
+    fn is_due(&self) -> bool {
+        self.known.len() > 2 * self.kept + REMEMBERED / PARTS
+    }
+
+    fn let_go(&mut self, is_live: impl Fn(i64) -> bool) {
+        self.known.retain(|_, value| is_live(*value));
+        self.kept = self.known.len();
+    }
+}
+
+/// Of what is a hash already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| (hash << 8) | u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -1,7 +1,5 @@
 //! Services and their logins.
 
-use std::sync::LazyLock;
-
 use jiff::Timestamp;
 use provisor_providers::books::{AccountId, Fault, Login, NewService, Power, Service, ServiceStatus};
 use provisor_providers::money::Minor;
@@ -44,9 +42,8 @@ pub(super) fn add(sql: &mut dyn Sql, vault: &Vault, account: i64, service: &NewS
 }
 
 pub(super) fn find(sql: &mut dyn Sql, account: i64, id: i64) -> Result<Option<Service>, Fault> {
-    static QUERY: LazyLock<String> =
-        LazyLock::new(|| format!("SELECT {COLUMNS} FROM services WHERE account_id = $1 AND id = $2"));
-    sql.first(&QUERY, &[account.into(), id.into()])?.as_ref().map(read).transpose()
+    let query = format!("SELECT {COLUMNS} FROM services WHERE account_id = $1 AND id = $2");
+    sql.first(&query, &[account.into(), id.into()])?.as_ref().map(read).transpose()
 }
 
 pub(super) fn list(sql: &mut dyn Sql, account: i64, offset: u64, limit: u32) -> Result<Vec<Service>, Fault> {

@@ -299,7 +299,7 @@ mod tests {
 
     fn replace(mut request: Request, name: &str, values: &[&[u8]]) -> Request {
         let kept = request.headers.iter().filter(|(header, _)| !header.eq_ignore_ascii_case(name));
-        let mut headers = kept.fold(Headers::new(), |headers, (name, value)| headers.with(name, value));
+        let mut headers = kept.collect::<Headers>();
         for value in values {
             headers.add(name, *value);
         }

@@ -1,12 +1,10 @@
 //! Events for whoever listens by webhook (our choice, 2.13), written in the transaction of the change that they tell of.
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use ulid::Ulid;
 
 use super::problem;
 use crate::books::{AccountBooks, Fault, NewEvent};
-use crate::server::{Moment, TestEvent};
+use crate::server::{Moment, TestEvent, ulid};
 
 /// Every type of event, as webhooks name it.
 pub(super) const KINDS: &[&str] = &[
@@ -73,10 +71,7 @@ fn body(moment: &Moment, id: &str, kind: &str, object: &impl Serialize) -> Strin
 
 /// The same each time the transaction is run again, and another for each event that it tells of.
 fn event_id(moment: &Moment, kind: &str, id: i64) -> String {
-    let digest = Sha256::new().chain_update(moment.seed).chain_update(kind).chain_update(id.to_be_bytes()).finalize();
-    let random = digest.iter().take(10).fold(0_u128, |random, byte| (random << 8) | u128::from(*byte));
-    let milliseconds = u64::try_from(moment.now.as_millisecond()).unwrap_or(0);
-    format!("evt_{}", Ulid::from_parts(milliseconds, random))
+    format!("evt_{}", ulid(moment.now, &moment.seed, &[kind.as_bytes(), &id.to_be_bytes()]))
 }
 
 #[cfg(test)]

@@ -173,10 +173,10 @@ async fn first_service(key: &KernelHostKey) -> String {
     }
 }
 
-/// The same command on the first core only.
+/// The same command on the first core only, its threads scheduled as the systemd unit has them.
 fn on_first_core(command: &Command) -> Command {
     let mut pinned = Command::new("taskset");
-    pinned.args(["-c", "0"]).arg(command.get_program()).args(command.get_args());
+    pinned.args(["-c", "0", "chrt", "--batch", "0"]).arg(command.get_program()).args(command.get_args());
     pinned.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     pinned
 }

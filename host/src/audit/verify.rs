@@ -9,12 +9,13 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use provisor_providers::books::Fault;
 
 use super::chain::{Encoded, GENESIS};
 use super::checkpoint::Checkpoint;
-use crate::store::{AuditRows as Rows, RawAuditRow, Store, Transaction, Value};
+use crate::store::{Fold, RawAuditRow, Store, Transaction, Value};
 
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +115,7 @@ pub fn verify(books: &mut Transaction<'_>) -> Result<Verdict, Fault> {
 /// Walks every chain, and compares it with what checkpoints say. Those must have been read before this is called: what they name is
 /// then in the book.
 pub fn verify_against(books: &mut Transaction<'_>, checkpoints: &[Checkpoint]) -> Result<Verdict, Fault> {
-    let unwalked = unwalked(books, checkpoints)?;
+    let unwalked = Arc::new(unwalked(books, checkpoints)?);
     let swept = sweep(books, i64::MIN..=i64::MAX, &unwalked)?;
     judge(books, &unwalked, vec![swept])
 }
@@ -122,7 +123,7 @@ pub fn verify_against(books: &mut Transaction<'_>, checkpoints: &[Checkpoint]) -
 /// The same with two threads and two connections.
 pub fn verify_store(store: &Store, checkpoints: &[Checkpoint]) -> Result<Verdict, Fault> {
     // Before the rows: whoever writes meanwhile adds rows behind these heads, and takes none away.
-    let (unwalked, middle) = store.read(|books| Ok((unwalked(books, checkpoints)?, books.middle_of_audit()?)))?;
+    let (unwalked, middle) = store.read(|books| Ok((Arc::new(unwalked(books, checkpoints)?), books.middle_of_audit()?)))?;
     let swept = std::thread::scope(|scope| {
         let other = scope.spawn(|| store.read(|books| sweep(books, middle.saturating_add(1)..=i64::MAX, &unwalked)));
         let own = store.read(|books| sweep(books, i64::MIN..=middle, &unwalked));
@@ -166,6 +167,8 @@ struct Chain {
     base: i64,
     seq: i64,
     hash: [u8; 32],
+    /// Where the last row stands in the table.
+    place: i64,
     /// The head, as it was before the walk.
     head: i64,
     /// What must be met further on; the nearest is the last.
@@ -177,7 +180,7 @@ struct Chain {
 
 impl Default for Chain {
     fn default() -> Self {
-        Self { base: 0, seq: 0, hash: GENESIS, head: 0, marks: Vec::new(), confirmed: 0, flaw: None }
+        Self { base: 0, seq: 0, hash: GENESIS, place: i64::MIN, head: 0, marks: Vec::new(), confirmed: 0, flaw: None }
     }
 }
 
@@ -208,11 +211,11 @@ impl Chain {
             self.flaw = Some((seq, What::Changed));
             return;
         }
-        if !read.is_behind {
+        if read.place <= self.place {
             self.flaw = Some((seq, What::Displaced));
             return;
         }
-        (self.seq, self.hash) = (seq, read.stored);
+        (self.seq, self.hash, self.place) = (seq, read.stored, read.place);
         self.meet();
     }
 
@@ -278,7 +281,7 @@ fn unwalked(books: &mut Transaction<'_>, checkpoints: &[Checkpoint]) -> Result<H
 /// One stream's rows by their sequence.
 fn walk(books: &mut Transaction<'_>, stream: i64, mut chain: Chain) -> Result<Chain, Fault> {
     let mut scratch = Encoded::default();
-    books.scan_audit(Rows::Stream(stream), &mut |row| {
+    books.scan_audit(stream, &mut |row| {
         if let Some(read) = Read::of(&row, &mut scratch) {
             chain.follow(&read, &mut scratch);
         }
@@ -291,6 +294,10 @@ fn walk(books: &mut Transaction<'_>, stream: i64, mut chain: Chain) -> Result<Ch
 struct Swept {
     streams: HashMap<i64, Piece>,
     has_strays: bool,
+    /// Every chain, for what must be met.
+    unwalked: Arc<HashMap<i64, Chain>>,
+    /// The row that is looked at.
+    scratch: Encoded,
 }
 
 /// Rows of a stream.
@@ -299,6 +306,8 @@ struct Piece {
     last: i64,
     /// Of the last row.
     hash: [u8; 32],
+    /// Where the last row stands in the table.
+    place: i64,
     /// The first row and its hash, to be compared once the row before it is known.
     border: (Vec<u8>, [u8; 32]),
     /// What must be met, as in the chain.
@@ -306,30 +315,32 @@ struct Piece {
     is_flawed: bool,
 }
 
-fn sweep(books: &mut Transaction<'_>, places: RangeInclusive<i64>, unwalked: &HashMap<i64, Chain>) -> Result<Swept, Fault> {
-    let mut swept = Swept { streams: HashMap::new(), has_strays: false };
-    let mut scratch = Encoded::default();
-    books.scan_audit(Rows::Places(places), &mut |row| {
-        let Some(read) = Read::of(&row, &mut scratch) else {
-            swept.has_strays = true;
+fn sweep(books: &mut Transaction<'_>, places: RangeInclusive<i64>, unwalked: &Arc<HashMap<i64, Chain>>) -> Result<Swept, Fault> {
+    let (unwalked, scratch) = (Arc::clone(unwalked), Encoded::default());
+    books.fold_audit(places, Swept { streams: HashMap::new(), has_strays: false, unwalked, scratch })
+}
+
+impl Fold for Swept {
+    fn row(&mut self, columns: &[Value<'_>]) {
+        let Some(read) = RawAuditRow::of(columns).and_then(|row| Read::of(&row, &mut self.scratch)) else {
+            self.has_strays = true;
             return;
         };
-        match swept.streams.entry(read.stream) {
-            Entry::Occupied(mut piece) => piece.get_mut().add(&read, &mut scratch),
+        match self.streams.entry(read.stream) {
+            Entry::Occupied(mut piece) => piece.get_mut().add(&read, &mut self.scratch),
             Entry::Vacant(stream) => {
-                let marks = unwalked.get(&read.stream).map(|chain| chain.marks.clone()).unwrap_or_default();
-                stream.insert(Piece::begin(&read, &scratch, marks));
+                let marks = self.unwalked.get(&read.stream).map(|chain| chain.marks.clone()).unwrap_or_default();
+                stream.insert(Piece::begin(&read, &self.scratch, marks));
             }
         }
-    })?;
-    Ok(swept)
+    }
 }
 
 impl Piece {
     fn begin(read: &Read, encoded: &Encoded, marks: Vec<Mark>) -> Self {
         let border = (encoded.row().to_vec(), read.stored);
         let is_flawed = !read.is_well_formed;
-        let mut piece = Self { first: read.seq, last: read.seq, hash: read.stored, border, marks, is_flawed };
+        let mut piece = Self { first: read.seq, last: read.seq, hash: read.stored, place: read.place, border, marks, is_flawed };
         piece.meet();
         piece
     }
@@ -338,8 +349,9 @@ impl Piece {
         if self.is_flawed {
             return;
         }
-        self.is_flawed = !read.is_well_formed || read.seq != self.last + 1 || encoded.hash(&self.hash) != read.stored;
-        (self.last, self.hash) = (read.seq, read.stored);
+        let is_next = read.is_well_formed && read.seq == self.last + 1 && read.place > self.place;
+        self.is_flawed = !is_next || encoded.hash(&self.hash) != read.stored;
+        (self.last, self.hash, self.place) = (read.seq, read.stored, read.place);
         self.meet();
     }
 
@@ -374,7 +386,8 @@ struct Read {
     seq: i64,
     stored: [u8; 32],
     is_well_formed: bool,
-    is_behind: bool,
+    /// Where it stands in the table.
+    place: i64,
 }
 
 /// What the hashed columns hold, in their order.
@@ -412,6 +425,60 @@ impl Read {
                 }
             };
         }
-        Some(Self { stream, seq, stored: stored.unwrap_or_default(), is_well_formed, is_behind: row.is_behind })
+        Some(Self { stream, seq, stored: stored.unwrap_or_default(), is_well_formed, place: row.id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use provisor_providers::books::{AccountId, AuditRow};
+
+    use super::super::chain::Link;
+    use super::*;
+
+    /// A fold is promised no order: rows that come in another than their places have must not pass.
+    #[test]
+    fn a_sweep_passes_rows_in_the_order_of_their_places_alone() {
+        let row = AuditRow {
+            account: Some(AccountId(4)),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            key_id: None,
+            peer: [203, 0, 113, 7].into(),
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            status: 200,
+            reason: None,
+            request_id: String::new(),
+            event: "request".to_owned(),
+            detail: None,
+        };
+        let is_flawed = |places: [i64; 2]| {
+            let unwalked = Arc::new(HashMap::new());
+            let mut swept = Swept { streams: HashMap::new(), has_strays: false, unwalked, scratch: Encoded::default() };
+            let mut before = GENESIS;
+            for (seq, place) in (1..).zip(places) {
+                before = Link::new(4, seq, &row).hash(&before);
+                swept.row(&[
+                    place.into(),
+                    4_i64.into(),
+                    seq.into(),
+                    row.at.into(),
+                    4_i64.into(),
+                    Value::Null,
+                    Value::Text("203.0.113.7"),
+                    Value::Text("GET"),
+                    Value::Text("/"),
+                    200_i64.into(),
+                    Value::Null,
+                    Value::Text(""),
+                    Value::Text("request"),
+                    Value::Null,
+                    Value::Bytes(&before),
+                ]);
+            }
+            swept.streams[&4].is_flawed
+        };
+        assert!(!is_flawed([7, 8]));
+        assert!(is_flawed([8, 7]));
     }
 }

@@ -4,6 +4,7 @@
 //! at a place of its own for each account that asks something; there each block of rows has an index of its own, of a few pages, and every
 //! 64th row of a stream stands in one over all blocks, which says where to begin.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::RangeInclusive;
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use provisor_providers::books::{AuditRow, Fault};
 
 use super::Transaction;
-use super::sql::{Dialect, Row, Sql, Value};
+use super::sql::{Dialect, Fold, Row, Sql, Value};
 use crate::audit::{GENESIS, Link, Part};
 
 /// The last row of a chain.
@@ -93,20 +94,21 @@ pub struct StoredAuditRow {
 
 /// A row as it stands in the table, borrowed and unjudged: another hand may have written anything.
 pub(crate) struct RawAuditRow<'a> {
-    /// Whether it stands in the table behind the row that was handed on before it.
-    pub(crate) is_behind: bool,
+    /// Its place in the table.
+    pub(crate) id: i64,
     /// The hashed columns, `stream` and `seq` first.
     pub(crate) hashed: &'a [Value<'a>],
     pub(crate) chain_hash: Value<'a>,
 }
 
-/// Which rows are scanned.
-#[derive(Debug, Clone)]
-pub(crate) enum AuditRows {
-    /// Those at some places of the table, in its order.
-    Places(RangeInclusive<i64>),
-    /// One stream's, by their sequence.
-    Stream(i64),
+impl<'a> RawAuditRow<'a> {
+    /// A row of a scan or a fold of this file.
+    pub(crate) fn of(columns: &'a [Value<'a>]) -> Option<Self> {
+        match columns {
+            [Value::Int(id), hashed @ .., chain_hash] => Some(Self { id: *id, hashed, chain_hash: *chain_hash }),
+            _ => None,
+        }
+    }
 }
 
 const SCAN_BATCH: u32 = 10_000;
@@ -116,46 +118,45 @@ const BLOCK: i64 = 1024;
 const STEP: i64 = 64;
 
 const COLUMNS: &str =
-    "stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
+    "id, stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
+
+/// What a fold reads.
+const PLACES: &str = "audit WHERE id >= $1 AND id <= $2";
+
+/// One by one: SQLite looks at the ends alone only where a query asks for a single one.
+const ENDS: &str = "SELECT (SELECT MIN(id) FROM audit), (SELECT MAX(id) FROM audit)";
 
 impl Transaction<'_> {
-    /// Hands on rows, borrowed.
-    pub(crate) fn scan_audit(&mut self, rows: AuditRows, each: &mut dyn FnMut(RawAuditRow<'_>)) -> Result<(), Fault> {
-        let places = match rows {
-            AuditRows::Stream(stream) => return self.scan_stream(stream, each),
-            AuditRows::Places(places) => places,
-        };
+    /// Hands the rows at some places of the table to a fold, and gives it back.
+    pub(crate) fn fold_audit<F: Fold>(&mut self, places: RangeInclusive<i64>, fold: F) -> Result<F, Fault> {
         let (first, last) = (*places.start(), *places.end());
+        let mut fold: Box<dyn Fold> = Box::new(fold);
         match self.sql.dialect() {
             Dialect::Sqlite => {
-                let query = format!("SELECT {COLUMNS} FROM audit WHERE id >= $1 AND id <= $2 ORDER BY id");
-                self.sql.scan(&query, &[first.into(), last.into()], &mut |columns| hand_on(columns, true, each))
+                fold = self.sql.fold(COLUMNS, PLACES, &[first.into(), last.into()], fold)?;
             }
             Dialect::Postgres => {
-                let query = format!("SELECT id, {COLUMNS} FROM audit WHERE id > $1 AND id <= $2 ORDER BY id LIMIT {SCAN_BATCH}");
-                self.scan_batches(&query, (first.saturating_sub(1), last), 0, &mut |columns| hand_on(&columns[1..], true, each))
+                let query = format!("SELECT {COLUMNS} FROM audit WHERE id > $1 AND id <= $2 ORDER BY id LIMIT {SCAN_BATCH}");
+                self.scan_batches(&query, (first.saturating_sub(1), last), 0, &mut |columns| fold.row(columns))?;
             }
         }
+        let fold: Box<dyn Any> = fold;
+        fold.downcast().map(|fold| *fold).map_err(|_| Fault("a fold came back as another".to_owned()))
     }
 
     /// A place in the table before which there are about as many rows as behind it.
     pub(crate) fn middle_of_audit(&mut self) -> Result<i64, Fault> {
-        // One by one: SQLite looks at the ends alone only where a query asks for a single one.
-        let row = self.sql.first("SELECT (SELECT MIN(id) FROM audit), (SELECT MAX(id) FROM audit)", &[])?;
+        let row = self.sql.first(ENDS, &[])?;
         let (first, last) = row.map_or(Ok((None, None)), |row| Ok((row.opt_int(0)?, row.opt_int(1)?)))?;
         Ok(first.unwrap_or(0).midpoint(last.unwrap_or(0)))
     }
 
-    fn scan_stream(&mut self, stream: i64, each: &mut dyn FnMut(RawAuditRow<'_>)) -> Result<(), Fault> {
-        let mut before = i64::MIN;
-        let mut is_behind = |id| std::mem::replace(&mut before, id) < id;
+    /// Hands on a stream's rows by their sequence.
+    pub(crate) fn scan_audit(&mut self, stream: i64, each: &mut dyn FnMut(RawAuditRow<'_>)) -> Result<(), Fault> {
+        let mut each = |columns: &[Value<'_>]| RawAuditRow::of(columns).into_iter().for_each(&mut *each);
         if self.sql.dialect() == Dialect::Postgres {
-            let query = format!("SELECT id, {COLUMNS} FROM audit WHERE seq > $1 AND stream = $2 ORDER BY seq LIMIT {SCAN_BATCH}");
-            return self.scan_batches(&query, (i64::MIN, stream), 2, &mut |columns| {
-                if let [Value::Int(id), columns @ ..] = columns {
-                    hand_on(columns, is_behind(*id), each);
-                }
-            });
+            let query = format!("SELECT {COLUMNS} FROM audit WHERE seq > $1 AND stream = $2 ORDER BY seq LIMIT {SCAN_BATCH}");
+            return self.scan_batches(&query, (i64::MIN, stream), 2, &mut each);
         }
         // Nobody is relied on to have left them in their order.
         let mut places = Vec::new();
@@ -170,10 +171,7 @@ impl Transaction<'_> {
         })?;
         places.sort_unstable();
         let query = format!("SELECT {COLUMNS} FROM audit WHERE id = $1");
-        places.into_iter().try_for_each(|(_, id)| {
-            let is_behind = is_behind(id);
-            self.sql.scan(&query, &[id.into()], &mut |columns| hand_on(columns, is_behind, each))
-        })
+        places.into_iter().try_for_each(|(_, id)| self.sql.scan(&query, &[id.into()], &mut each))
     }
 
     /// For an engine that hands over a whole result at once: batch after batch, each behind the last one's `column`.
@@ -318,7 +316,7 @@ impl Transaction<'_> {
 
     /// The newest rows over all streams, oldest first.
     pub fn newest_audit_rows(&mut self, limit: u32) -> Result<Vec<StoredAuditRow>, Fault> {
-        let mut rows = self.sql.query(&format!("SELECT id, {COLUMNS} FROM audit ORDER BY id DESC LIMIT $1"), &[limit.into()])?;
+        let mut rows = self.sql.query(&format!("SELECT {COLUMNS} FROM audit ORDER BY id DESC LIMIT $1"), &[limit.into()])?;
         rows.reverse();
         rows.iter().map(read).collect()
     }
@@ -326,7 +324,7 @@ impl Transaction<'_> {
     /// Rows of a stream after a sequence number, `limit` of them.
     pub fn audit_rows(&mut self, stream: i64, after: i64, limit: u32) -> Result<Vec<StoredAuditRow>, Fault> {
         if self.sql.dialect() == Dialect::Postgres {
-            let query = format!("SELECT id, {COLUMNS} FROM audit WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3");
+            let query = format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3");
             let rows = self.sql.query(&query, &[stream.into(), after.into(), limit.into()])?;
             return rows.iter().map(read).collect();
         }
@@ -334,7 +332,7 @@ impl Transaction<'_> {
         let step = self.sql.first(&step, &[stream.into(), after.into()])?.map(|row| row.int(0)).transpose()?;
         let begin = step.map_or(i64::MIN, |id| id - id % BLOCK);
         let query =
-            format!("SELECT id, {COLUMNS} FROM audit WHERE id / {BLOCK} = $1 AND stream = $2 AND seq > $3 ORDER BY id LIMIT $4");
+            format!("SELECT {COLUMNS} FROM audit WHERE id / {BLOCK} = $1 AND stream = $2 AND seq > $3 ORDER BY id LIMIT $4");
         let (mut found, mut left) = (Vec::new(), limit);
         self.blocks(begin, &mut |sql, block| {
             for row in sql.query(&query, &[block.into(), stream.into(), after.into(), left.into()])? {
@@ -344,12 +342,6 @@ impl Transaction<'_> {
             Ok(left > 0)
         })?;
         Ok(found)
-    }
-}
-
-fn hand_on(columns: &[Value<'_>], is_behind: bool, each: &mut dyn FnMut(RawAuditRow<'_>)) {
-    if let [hashed @ .., chain_hash] = columns {
-        each(RawAuditRow { is_behind, hashed, chain_hash: *chain_hash });
     }
 }
 
@@ -459,6 +451,20 @@ mod tests {
             let wanted = (0..3).map(|stream| (stream, 1, i64::try_from(older(stream).count()).unwrap()));
             assert_eq!(found, wanted.filter(|(_, _, last)| *last > 0).collect::<Vec<_>>(), "before {before}");
         }
+    }
+
+    /// Nothing would be wrong otherwise, but all of the table read, or read in another order and then once more.
+    #[test]
+    fn the_log_is_read_by_its_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_sqlite(&folder.path().join("book.db"), Arc::new(Vault::open(folder.path()).unwrap())).unwrap();
+        let plan = |query: &str, values: &[Value<'_>]| {
+            let rows = store.read(|books| books.sql.query(&format!("EXPLAIN QUERY PLAN {query}"), values)).unwrap();
+            rows.iter().map(|row| row.text(3).unwrap()).filter(|step| step.contains("audit")).collect::<Vec<_>>()
+        };
+        assert_eq!(plan(ENDS, &[]), ["SEARCH audit", "SEARCH audit"]);
+        let places = plan(&format!("SELECT {COLUMNS} FROM {PLACES}"), &[1_i64.into(), 2_i64.into()]);
+        assert_eq!(places, ["SEARCH audit USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]);
     }
 
     /// A row that another hand put at the end of all places leaves an end to the search.

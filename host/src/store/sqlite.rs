@@ -21,10 +21,11 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, ToSql};
 
 use super::StoreError;
 use super::backfill::Backfill;
+use super::fold;
 use super::job::{Job, Replies};
 use super::memory::{Hot, Logs, Memory};
 use super::mounts;
-use super::sql::{Cell, Dialect, Row, Sql, Value};
+use super::sql::{Cell, Dialect, Fold, Row, Sql, Value};
 
 /// How many jobs may wait. At the slowest disk worth serving from that is a second's work; more would only answer later.
 const QUEUE: usize = 1024;
@@ -33,7 +34,7 @@ const GROUP: usize = 256;
 /// How many statements are at hand; more than an order takes.
 const AT_HAND: usize = 48;
 /// The widest row that is scanned.
-const SCANNED_MAX: usize = 16;
+pub(super) const SCANNED_MAX: usize = 16;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The thread that writes. Dropping it ends it, after what is queued.
@@ -240,6 +241,11 @@ impl Sql for Sqlite<'_> {
         Ok(())
     }
 
+    fn fold(&mut self, columns: &str, from: &str, values: &[Value<'_>], fold: Box<dyn Fold>) -> Result<Box<dyn Fold>, Fault> {
+        let folded = fold::fold(self.connection, columns, from, values, fold).map_err(|error| fault(&error))?;
+        folded.ok_or_else(|| Fault("a fold was lost".to_owned()))
+    }
+
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.connection.execute_batch(sql).map_err(|error| fault(&error))
     }
@@ -327,7 +333,7 @@ fn cell(value: ValueRef<'_>) -> Cell {
 }
 
 /// What a scan sees. A text that is none and a float are of a kind that no column has, so that whoever reads them refuses them.
-fn borrowed(value: ValueRef<'_>) -> Value<'_> {
+pub(super) fn borrowed(value: ValueRef<'_>) -> Value<'_> {
     match value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(value) => Value::Int(value),

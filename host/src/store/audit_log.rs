@@ -120,7 +120,7 @@ const STEP: i64 = 64;
 const COLUMNS: &str =
     "id, stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
 
-/// What a fold reads.
+/// What a fold reads on SQLite.
 const PLACES: &str = "audit WHERE id >= $1 AND id <= $2";
 
 /// One by one: SQLite looks at the ends alone only where a query asks for a single one.

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
+use rusqlite::types::ValueRef;
 
 use super::sql::{Fold, Value};
-use super::sqlite::{SCANNED_MAX, borrowed};
 
 const NAME: &str = "fold";
+/// The widest row that is scanned or folded over.
+pub(super) const SCANNED_MAX: usize = 16;
 
 /// Hands rows to a fold, and gives it back. Fails while another statement of the connection is under way.
 pub(super) fn fold(
@@ -66,6 +68,17 @@ impl Aggregate<Folding, Option<i64>> for Held {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fold;
         }
         Ok(None)
+    }
+}
+
+/// What a scan or a fold sees. A text that is none and a float are of a kind that no column has, so that whoever reads them refuses them.
+pub(super) fn borrowed(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => Value::Int(value),
+        ValueRef::Text(value) => std::str::from_utf8(value).map_or(Value::Bytes(value), Value::Text),
+        ValueRef::Blob(value) => Value::Bytes(value),
+        ValueRef::Real(_) => Value::Bytes(&[]),
     }
 }
 

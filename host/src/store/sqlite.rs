@@ -21,7 +21,7 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, ToSql};
 
 use super::StoreError;
 use super::backfill::Backfill;
-use super::fold;
+use super::fold::{self, SCANNED_MAX, borrowed};
 use super::job::{Job, Replies};
 use super::memory::{Hot, Logs, Memory};
 use super::mounts;
@@ -33,8 +33,6 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 /// How many statements are at hand; more than an order takes.
 const AT_HAND: usize = 48;
-/// The widest row that is scanned.
-pub(super) const SCANNED_MAX: usize = 16;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The thread that writes. Dropping it ends it, after what is queued.
@@ -329,17 +327,6 @@ fn cell(value: ValueRef<'_>) -> Cell {
         ValueRef::Blob(value) => Cell::Bytes(value.to_vec()),
         // No column is a float: read as absent, it is refused by whoever reads it.
         ValueRef::Null | ValueRef::Real(_) => Cell::Null,
-    }
-}
-
-/// What a scan sees. A text that is none and a float are of a kind that no column has, so that whoever reads them refuses them.
-pub(super) fn borrowed(value: ValueRef<'_>) -> Value<'_> {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(value) => Value::Int(value),
-        ValueRef::Text(value) => std::str::from_utf8(value).map_or(Value::Bytes(value), Value::Text),
-        ValueRef::Blob(value) => Value::Bytes(value),
-        ValueRef::Real(_) => Value::Bytes(&[]),
     }
 }
 

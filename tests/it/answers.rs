@@ -4,6 +4,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use provisor::clock::Clock;
+use provisor::server::Options;
+use provisor_tests::book::Engine;
 use provisor_tests::house::House;
 use provisor_tests::http::Http;
 use provisor_tests::raw;
@@ -68,6 +70,31 @@ async fn what_is_no_request_is_refused_without_an_id() {
     {
         let answer = raw::exchange(house.address(), bytes.as_bytes()).await;
         assert_eq!((answer.status, answer.body.len(), answer.header("x-request-id")), (status, 0, None), "{bytes}");
+    }
+}
+
+/// Whatever a request would have done is not done either.
+#[tokio::test]
+async fn without_its_audit_row_no_request_is_answered() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let house = House::start_on(engine, Options::default()).await;
+        let account = house.reseller("1000.00").await;
+        let key = house.kernelhost_key(account, KeyTraits::default()).await;
+        let order = json!({"product_id": 42, "billing_cycle": "monthly"});
+        let rows = || {
+            ["orders", "invoices", "idempotency", "audit"]
+                .map(|table| house.book().number(&format!("SELECT COUNT(*) FROM {table}")))
+        };
+        assert_eq!(key.get("/v1/me").await.status, 200);
+        let before = rows();
+        house.book().forbid("INSERT", "audit", None);
+        for answer in [key.get("/v1/me").await, key.get("/v1/nowhere").await, key.post("/v1/orders", "one", &order).await] {
+            assert_eq!((answer.status, answer.content_type()), (503, Some("application/problem+json")), "{engine:?}");
+            assert!(answer.json()["type"].as_str().unwrap().ends_with("/service_unavailable"), "{}", answer.json());
+        }
+        assert_eq!(rows(), before, "{engine:?}");
+        house.book().permit("audit");
+        assert_eq!(key.post("/v1/orders", "one", &order).await.status, 201);
     }
 }
 

@@ -264,6 +264,45 @@ async fn rows_removed_inserted_swapped_or_moved_are_found() {
     // Whole as it is, a row at another's place would be looked for in vain.
     log.forge(&swap_places(4, 9));
     assert_eq!(log.bad(&[]), Some((1, 5, What::Displaced)));
+    log.restore();
+    // Behind the last number there is none.
+    log.forge(&format!("UPDATE audit SET seq = {} WHERE stream = 1 AND seq > 10", i64::MAX));
+    assert_eq!(log.bad(&[]), Some((1, 11, What::Missing)));
+}
+
+/// Rows that a search by a stream's sequence might pass by.
+#[tokio::test]
+async fn rows_before_the_first_place_or_without_an_index_entry_are_found() {
+    let log = Log::write().await;
+    let all = COLUMNS[1..].join(", ");
+    let again = |place: i64| {
+        format!(
+            "INSERT INTO audit (id, stream, {all}, chain_hash) SELECT {place}, stream, {all}, chain_hash FROM saved WHERE stream = 2 AND seq = 3;"
+        )
+    };
+    // An honest row stands in a block before it, which alone is nothing.
+    for honest in [-1025, -3000, -4096, i64::MIN + 1] {
+        let moved = format!("UPDATE audit SET id = {honest} WHERE stream = 1 AND seq = 1;");
+        log.forge(&moved);
+        assert_eq!(log.bad(&[]), None, "{honest}");
+        for place in [-1, -1023, -1024, -1500, -2047, -2048] {
+            log.forge(&again(place));
+            assert_eq!(log.bad(&[]), Some((2, 3, What::Displaced)), "{honest}, {place}");
+            log.forge(&format!("DELETE FROM audit WHERE id = {place}"));
+        }
+        log.restore();
+    }
+    // While the index is not known, a row gets no entry.
+    let reread = |version: i64| format!("PRAGMA schema_version = {version}; PRAGMA writable_schema = RESET;");
+    let version: i64 = log.forger.query_row("PRAGMA schema_version", [], |row| row.get(0)).unwrap();
+    let hidden = "CREATE TABLE hidden AS SELECT * FROM sqlite_schema WHERE name = 'audit_blocks'; PRAGMA writable_schema = ON;
+                  DELETE FROM sqlite_schema WHERE name = 'audit_blocks';";
+    log.forge(&format!("{hidden}{}{}", reread(version + 10), again(5000)));
+    let shown = "PRAGMA writable_schema = ON; INSERT INTO sqlite_schema SELECT * FROM hidden;";
+    log.forge(&format!("{shown}{}", reread(version + 20)));
+    let led = "SELECT COUNT(*) FROM audit INDEXED BY audit_blocks WHERE id / 1024 = 4 AND stream = 2";
+    assert_eq!(log.forger.query_row(led, [], |row| row.get::<_, i64>(0)).unwrap(), 0, "the index does not lead there");
+    assert_eq!(log.bad(&[]), Some((2, 3, What::Unexpected)));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use provisor_providers::books::Fault;
 
 use super::chain::{Encoded, GENESIS};
 use super::checkpoint::Checkpoint;
-use crate::store::{Fold, RawAuditRow, Store, Transaction, Value};
+use crate::store::{RawAuditRow, Store, Transaction, Value};
 
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,30 +134,52 @@ pub fn verify_store(store: &Store, checkpoints: &[Checkpoint]) -> Result<Verdict
 }
 
 /// Joins what was swept, and walks each stream in which anything is amiss once more by its sequence, to name the first bad row.
-fn judge(books: &mut Transaction<'_>, unwalked: &HashMap<i64, Chain>, mut swept: Vec<Swept>) -> Result<Verdict, Fault> {
+fn judge(books: &mut Transaction<'_>, unwalked: &Arc<HashMap<i64, Chain>>, mut swept: Vec<Swept>) -> Result<Verdict, Fault> {
     let streams: BTreeSet<i64> =
         unwalked.keys().copied().chain(swept.iter().flat_map(|swept| swept.streams.keys().copied())).collect();
     let nothing = Chain::default();
-    let (mut rows, mut bad) = (0, Vec::new());
+    let (mut rows, mut bad, mut doubtful) = (0_u64, Vec::new(), Vec::new());
     for stream in &streams {
         let chain = unwalked.get(stream).unwrap_or(&nothing);
         let pieces = swept.iter_mut().filter_map(|swept| swept.streams.remove(stream)).collect();
         match joined(chain, pieces) {
             // A row behind the head was written meanwhile, or beside the log.
-            Some(last) if last <= chain.head || books.chain_head(*stream)?.is_some_and(|head| last <= head) => {
-                rows += (last - chain.base).unsigned_abs();
+            Ok(last) if last <= chain.head || books.chain_head(*stream)?.is_some_and(|head| last <= head) => {
+                rows = rows.saturating_add(last.abs_diff(chain.base));
             }
-            _ => {
+            joined => {
                 let chain = walk(books, *stream, chain.clone())?;
-                rows += (chain.seq - chain.base).unsigned_abs();
-                bad.extend(chain.flaw.map(|(seq, what)| BadRow { stream: *stream, seq, what }));
+                rows = rows.saturating_add(chain.seq.abs_diff(chain.base));
+                match chain.flaw {
+                    Some((seq, what)) => bad.push(BadRow { stream: *stream, seq, what }),
+                    None if joined.is_err() => doubtful.push(*stream),
+                    None => {}
+                }
             }
         }
     }
+    bad.extend(unled(books, unwalked, &doubtful)?);
+    bad.sort_by_key(|bad| bad.stream);
     if bad.is_empty() && swept.iter().any(|swept| swept.has_strays) {
         bad.push(BadRow { stream: 0, seq: 0, what: What::Stray });
     }
     Ok(if bad.is_empty() { Verdict::Whole { streams: streams.len() as u64, rows } } else { Verdict::Broken(bad) })
+}
+
+/// Looks again at streams of which a sweep saw more than a walk. Two sweeps may part what was written meanwhile; what one sweep sees too,
+/// stands in the table where its index does not lead.
+fn unled(books: &mut Transaction<'_>, unwalked: &Arc<HashMap<i64, Chain>>, streams: &[i64]) -> Result<Vec<BadRow>, Fault> {
+    if streams.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut swept = sweep(books, i64::MIN..=i64::MAX, unwalked)?;
+    let nothing = Chain::default();
+    let judged = streams.iter().filter_map(|stream| {
+        let pieces = swept.streams.remove(stream).into_iter().collect();
+        let seq = joined(unwalked.get(stream).unwrap_or(&nothing), pieces).err()?;
+        Some(BadRow { stream: *stream, seq, what: What::Unexpected })
+    });
+    Ok(judged.collect())
 }
 
 /// A chain, as far as it was walked.
@@ -198,9 +220,9 @@ impl Chain {
         if self.flaw.is_some() {
             return;
         }
-        if seq != self.seq + 1 {
+        if !follows(seq, self.seq) {
             let is_behind = seq <= self.seq;
-            self.flaw = Some(if is_behind { (seq, What::Unexpected) } else { (self.seq + 1, What::Missing) });
+            self.flaw = Some(if is_behind { (seq, What::Unexpected) } else { (self.seq.saturating_add(1), What::Missing) });
             return;
         }
         if !read.is_well_formed {
@@ -225,7 +247,7 @@ impl Chain {
             let differs = mark.seq == self.seq && mark.hash != self.hash;
             if differs && mark.is_checkpoint {
                 // At an archived row, that row.
-                self.flaw = Some(((self.confirmed + 1).min(self.seq), What::Rewritten { until: self.seq }));
+                self.flaw = Some((self.confirmed.saturating_add(1).min(self.seq), What::Rewritten { until: self.seq }));
                 return;
             }
             if differs {
@@ -244,16 +266,21 @@ impl Chain {
             return Ok(());
         }
         if !self.marks.is_empty() {
-            self.flaw = Some((self.seq + 1, What::Missing));
+            self.flaw = Some((self.seq.saturating_add(1), What::Missing));
         } else if self.seq > self.head {
             // Written meanwhile, or beside the log.
             let head = books.chain_head(stream)?.unwrap_or(0);
             if head < self.seq {
-                self.flaw = Some((head + 1, What::PastHead));
+                self.flaw = Some((head.saturating_add(1), What::PastHead));
             }
         }
         Ok(())
     }
+}
+
+/// Whether a row is the next after another. The last number of all has none.
+fn follows(seq: i64, last: i64) -> bool {
+    last.checked_add(1) == Some(seq)
 }
 
 /// Every chain as it begins, with what must be met on the way.
@@ -312,16 +339,17 @@ struct Piece {
     border: (Vec<u8>, [u8; 32]),
     /// What must be met, as in the chain.
     marks: Vec<Mark>,
-    is_flawed: bool,
+    /// The first row at which anything is amiss.
+    flaw: Option<i64>,
 }
 
 fn sweep(books: &mut Transaction<'_>, places: RangeInclusive<i64>, unwalked: &Arc<HashMap<i64, Chain>>) -> Result<Swept, Fault> {
     let (unwalked, scratch) = (Arc::clone(unwalked), Encoded::default());
-    books.fold_audit(places, Swept { streams: HashMap::new(), has_strays: false, unwalked, scratch })
+    books.fold_audit(places, Swept { streams: HashMap::new(), has_strays: false, unwalked, scratch }, Swept::see)
 }
 
-impl Fold for Swept {
-    fn row(&mut self, columns: &[Value<'_>]) {
+impl Swept {
+    fn see(&mut self, columns: &[Value<'_>]) {
         let Some(read) = RawAuditRow::of(columns).and_then(|row| Read::of(&row, &mut self.scratch)) else {
             self.has_strays = true;
             return;
@@ -339,45 +367,50 @@ impl Fold for Swept {
 impl Piece {
     fn begin(read: &Read, encoded: &Encoded, marks: Vec<Mark>) -> Self {
         let border = (encoded.row().to_vec(), read.stored);
-        let is_flawed = !read.is_well_formed;
-        let mut piece = Self { first: read.seq, last: read.seq, hash: read.stored, place: read.place, border, marks, is_flawed };
+        let flaw = (!read.is_well_formed).then_some(read.seq);
+        let mut piece = Self { first: read.seq, last: read.seq, hash: read.stored, place: read.place, border, marks, flaw };
         piece.meet();
         piece
     }
 
     fn add(&mut self, read: &Read, encoded: &mut Encoded) {
-        if self.is_flawed {
+        if self.flaw.is_some() {
             return;
         }
-        let is_next = read.is_well_formed && read.seq == self.last + 1 && read.place > self.place;
-        self.is_flawed = !is_next || encoded.hash(&self.hash) != read.stored;
+        let is_next = read.is_well_formed && follows(read.seq, self.last) && read.place > self.place;
+        self.flaw = (!is_next || encoded.hash(&self.hash) != read.stored).then_some(read.seq);
         (self.last, self.hash, self.place) = (read.seq, read.stored, read.place);
         self.meet();
     }
 
     fn meet(&mut self) {
         while let Some(mark) = self.marks.pop_if(|mark| mark.seq <= self.last) {
-            self.is_flawed |= mark.seq == self.last && mark.hash != self.hash;
+            if mark.seq == self.last && mark.hash != self.hash {
+                self.flaw = self.flaw.or(Some(self.last));
+            }
         }
     }
 }
 
-/// The last row of a chain whose pieces follow each other from its base on, in the order of the table, past all that must be met;
-/// nothing if they do not.
-fn joined(chain: &Chain, pieces: Vec<Piece>) -> Option<i64> {
+/// The last row of a chain whose pieces follow each other from its base on, in the order of the table, past all that must be met; where
+/// they do not, the row at which that shows.
+fn joined(chain: &Chain, pieces: Vec<Piece>) -> Result<i64, i64> {
     let (mut seq, mut hash) = (chain.seq, chain.hash);
     let mut scratch = Encoded::default();
-    if chain.flaw.is_some() {
-        return None;
+    if let Some((seq, _)) = chain.flaw {
+        return Err(seq);
     }
-    for Piece { first, last, hash: end, border: (row, stored), is_flawed, .. } in pieces {
+    for Piece { first, last, hash: end, border: (row, stored), flaw, .. } in pieces {
         scratch.set(&row);
-        if is_flawed || first != seq + 1 || scratch.hash(&hash) != stored {
-            return None;
+        if !follows(first, seq) || scratch.hash(&hash) != stored {
+            return Err(first);
+        }
+        if let Some(flaw) = flaw {
+            return Err(flaw);
         }
         (seq, hash) = (last, end);
     }
-    chain.marks.iter().all(|mark| mark.seq <= seq).then_some(seq)
+    if chain.marks.iter().all(|mark| mark.seq <= seq) { Ok(seq) } else { Err(seq.saturating_add(1)) }
 }
 
 /// A row that says to which stream it belongs.
@@ -452,13 +485,13 @@ mod tests {
             event: "request".to_owned(),
             detail: None,
         };
-        let is_flawed = |places: [i64; 2]| {
+        let flaw = |places: [i64; 2]| {
             let unwalked = Arc::new(HashMap::new());
             let mut swept = Swept { streams: HashMap::new(), has_strays: false, unwalked, scratch: Encoded::default() };
             let mut before = GENESIS;
             for (seq, place) in (1..).zip(places) {
                 before = Link::new(4, seq, &row).hash(&before);
-                swept.row(&[
+                swept.see(&[
                     place.into(),
                     4_i64.into(),
                     seq.into(),
@@ -476,9 +509,10 @@ mod tests {
                     Value::Bytes(&before),
                 ]);
             }
-            swept.streams[&4].is_flawed
+            swept.streams[&4].flaw
         };
-        assert!(!is_flawed([7, 8]));
-        assert!(is_flawed([8, 7]));
+        assert_eq!(flaw([7, 8]), None);
+        assert_eq!(flaw([7, 7]), Some(2));
+        assert_eq!(flaw([8, 7]), Some(2));
     }
 }

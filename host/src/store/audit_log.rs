@@ -4,7 +4,6 @@
 //! at a place of its own for each account that asks something; there each block of rows has an index of its own, of a few pages, and every
 //! 64th row of a stream stands in one over all blocks, which says where to begin.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::RangeInclusive;
@@ -13,7 +12,9 @@ use jiff::Timestamp;
 use provisor_providers::books::{AuditRow, Fault};
 
 use super::Transaction;
-use super::sql::{Dialect, Fold, Row, Sql, Value};
+use super::fold::fold;
+use super::sql::{Dialect, Row, Sql, Value};
+use super::sqlite::fault;
 use crate::audit::{GENESIS, Link, Part};
 
 /// The last row of a chain.
@@ -120,28 +121,28 @@ const STEP: i64 = 64;
 const COLUMNS: &str =
     "id, stream, seq, at, account_id, key_id, peer, method, path, status, reason, request_id, event, detail, chain_hash";
 
-/// What a fold reads on SQLite.
+/// What a fold reads.
 const PLACES: &str = "audit WHERE id >= $1 AND id <= $2";
 
 /// One by one: SQLite looks at the ends alone only where a query asks for a single one.
 const ENDS: &str = "SELECT (SELECT MIN(id) FROM audit), (SELECT MAX(id) FROM audit)";
 
 impl Transaction<'_> {
-    /// Hands the rows at some places of the table to a fold, and gives it back.
-    pub(crate) fn fold_audit<F: Fold>(&mut self, places: RangeInclusive<i64>, fold: F) -> Result<F, Fault> {
+    /// Hands the rows at some places of the table to a step, for [`RawAuditRow::of`], with the state that it made of those before; the
+    /// last state. All that it sees is of one moment.
+    pub(crate) fn fold_audit<S: Send + 'static>(
+        &mut self,
+        places: RangeInclusive<i64>,
+        mut state: S,
+        step: fn(&mut S, &[Value<'_>]),
+    ) -> Result<S, Fault> {
         let (first, last) = (*places.start(), *places.end());
-        let mut fold: Box<dyn Fold> = Box::new(fold);
-        match self.sql.dialect() {
-            Dialect::Sqlite => {
-                fold = self.sql.fold(COLUMNS, PLACES, &[first.into(), last.into()], fold)?;
-            }
-            Dialect::Postgres => {
-                let query = format!("SELECT {COLUMNS} FROM audit WHERE id > $1 AND id <= $2 ORDER BY id LIMIT {SCAN_BATCH}");
-                self.scan_batches(&query, (first.saturating_sub(1), last), 0, &mut |columns| fold.row(columns))?;
-            }
+        if let Some(connection) = self.sql.sqlite() {
+            return fold(connection, COLUMNS, PLACES, &[first.into(), last.into()], state, step).map_err(|error| fault(&error));
         }
-        let fold: Box<dyn Any> = fold;
-        fold.downcast().map(|fold| *fold).map_err(|_| Fault("a fold came back as another".to_owned()))
+        let query = format!("SELECT {COLUMNS} FROM audit WHERE id > $1 AND id <= $2 ORDER BY id LIMIT {SCAN_BATCH}");
+        self.scan_batches(&query, (first.saturating_sub(1), last), 0, &mut |columns| step(&mut state, columns))?;
+        Ok(state)
     }
 
     /// A place in the table before which there are about as many rows as behind it.
@@ -203,7 +204,10 @@ impl Transaction<'_> {
         while let Some(place) = from {
             let row = self.sql.first("SELECT id FROM audit WHERE id >= $1 ORDER BY id LIMIT 1", &[place.into()])?;
             let Some(block) = row.map(|row| row.int(0)).transpose()?.map(|id| id / BLOCK) else { break };
-            from = if visit(self.sql, block)? { (block + 1).checked_mul(BLOCK) } else { None };
+            let goes_on = visit(self.sql, block)?;
+            // Of the places before the first, where another hand may have put a row, a block begins behind a multiple.
+            let next = if block < 0 { Some(block * BLOCK + 1) } else { (block + 1).checked_mul(BLOCK) };
+            from = next.filter(|_| goes_on);
         }
         Ok(())
     }

@@ -10,62 +10,62 @@ use rusqlite::Connection;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 use rusqlite::types::ValueRef;
 
-use super::sql::{Fold, Value};
+use super::sql::Value;
 
 const NAME: &str = "fold";
 /// The widest row that is scanned or folded over.
 pub(super) const SCANNED_MAX: usize = 16;
 
-/// Hands rows to a fold, and gives it back. Fails while another statement of the connection is under way.
-pub(super) fn fold(
+/// Hands columns of rows to a step, in no order that is promised, with the state that it made of those before; the last state. `from`
+/// is what follows FROM in a query.
+pub(super) fn fold<S: Send + 'static>(
     connection: &Connection,
     columns: &str,
     from: &str,
     values: &[Value<'_>],
-    fold: Box<dyn Fold>,
-) -> rusqlite::Result<Option<Box<dyn Fold>>> {
-    let held = Held(Arc::new(Mutex::new(Some(fold))));
+    state: S,
+    step: fn(&mut S, &[Value<'_>]),
+) -> rusqlite::Result<S> {
+    let state = Arc::new(Mutex::new(Some(state)));
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
-    connection.create_aggregate_function(NAME, -1, flags, held.clone())?;
+    connection.create_aggregate_function(NAME, -1, flags, Function { state: Arc::clone(&state), step })?;
     let query = format!("SELECT {NAME}({columns}) FROM {from}");
     let folded = connection.query_row(&query, rusqlite::params_from_iter(values), |_| Ok(()));
-    connection.remove_function(NAME, -1)?;
-    folded.map(|()| held.take())
+    let removed = connection.remove_function(NAME, -1);
+    folded.and(removed)?;
+    take(&state)
 }
 
-/// Where a fold is while no row is handed to it.
-#[derive(Clone)]
-struct Held(Arc<Mutex<Option<Box<dyn Fold>>>>);
-
-impl Held {
-    fn take(&self) -> Option<Box<dyn Fold>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
+struct Function<S> {
+    /// While no row is handed to the step.
+    state: Arc<Mutex<Option<S>>>,
+    step: fn(&mut S, &[Value<'_>]),
 }
 
-/// A fold that panicked is dropped with its query, and read by nobody.
-type Folding = AssertUnwindSafe<Option<Box<dyn Fold>>>;
+fn take<S>(state: &Mutex<Option<S>>) -> rusqlite::Result<S> {
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner).take();
+    state.ok_or_else(|| rusqlite::Error::UserFunctionError("the state is not there".into()))
+}
 
-impl Aggregate<Folding, Option<i64>> for Held {
-    fn init(&self, _context: &mut Context<'_>) -> rusqlite::Result<Folding> {
-        Ok(AssertUnwindSafe(self.take()))
+/// The state that a panic left is dropped with its query, and read by nobody.
+impl<S: Send + 'static> Aggregate<AssertUnwindSafe<S>, Option<i64>> for Function<S> {
+    fn init(&self, _context: &mut Context<'_>) -> rusqlite::Result<AssertUnwindSafe<S>> {
+        take(&self.state).map(AssertUnwindSafe)
     }
 
-    fn step(&self, context: &mut Context<'_>, folding: &mut Folding) -> rusqlite::Result<()> {
+    fn step(&self, context: &mut Context<'_>, state: &mut AssertUnwindSafe<S>) -> rusqlite::Result<()> {
         let mut cells = [Value::Null; SCANNED_MAX];
         let cells = cells.get_mut(..context.len()).ok_or(rusqlite::Error::InvalidParameterCount(context.len(), SCANNED_MAX))?;
         for (column, cell) in cells.iter_mut().enumerate() {
             *cell = borrowed(context.get_raw(column));
         }
-        if let Some(fold) = &mut folding.0 {
-            fold.row(cells);
-        }
+        (self.step)(state, cells);
         Ok(())
     }
 
-    fn finalize(&self, _context: &mut Context<'_>, folding: Option<Folding>) -> rusqlite::Result<Option<i64>> {
-        if let Some(AssertUnwindSafe(fold)) = folding {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fold;
+    fn finalize(&self, _context: &mut Context<'_>, state: Option<AssertUnwindSafe<S>>) -> rusqlite::Result<Option<i64>> {
+        if let Some(AssertUnwindSafe(state)) = state {
+            *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         }
         Ok(None)
     }
@@ -84,21 +84,19 @@ pub(super) fn borrowed(value: ValueRef<'_>) -> Value<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::any::Any;
-
     use super::*;
     use crate::store::sql::Sql;
     use crate::store::sqlite::Sqlite;
 
-    /// Notes what it sees, and panics at a number.
+    /// Rows as they were seen, and a number that is unbearable.
     #[derive(Default)]
     struct Seen {
         rows: Vec<(i64, String)>,
         unbearable: Option<i64>,
     }
 
-    impl Fold for Seen {
-        fn row(&mut self, columns: &[Value<'_>]) {
+    impl Seen {
+        fn see(&mut self, columns: &[Value<'_>]) {
             let [Value::Int(number), rest @ ..] = columns else { panic!("{columns:?}") };
             assert_ne!(Some(*number), self.unbearable);
             self.rows.push((*number, format!("{rest:?}")));
@@ -107,42 +105,43 @@ mod tests {
 
     fn book() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, a, b)").unwrap();
         connection
-            .execute_batch("INSERT INTO t VALUES (3, 'drei', NULL), (1, x'00ff', 1.5), (2, CAST(x'ff' AS TEXT), '')")
+            .execute_batch(
+                "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b);
+                 INSERT INTO t VALUES
+                   (3, 'drei', NULL), (1, x'00ff', 1.5), (2, CAST(x'ff' AS TEXT), ''), (4, CAST(x'610062' AS TEXT), x'')",
+            )
             .unwrap();
         connection
     }
 
-    fn seen(connection: &Connection, columns: &str, from: &str, seen: Seen) -> rusqlite::Result<Vec<(i64, String)>> {
-        let fold: Box<dyn Any> = fold(connection, columns, from, &[3_i64.into()], Box::new(seen))?.unwrap();
-        Ok(fold.downcast::<Seen>().unwrap().rows)
+    fn seen(book: &Connection, columns: &str, from: &str, seen: Seen) -> rusqlite::Result<Vec<(i64, String)>> {
+        let seen = fold(book, columns, from, &[4_i64.into()], seen, Seen::see)?;
+        Ok(seen.rows)
     }
 
     #[test]
     fn every_row_is_seen_as_a_scan_sees_it() {
         let book = book();
-        let mut scanned = Vec::new();
-        let mut each = |row: &[Value<'_>]| {
-            let [Value::Int(number), rest @ ..] = row else { panic!("{row:?}") };
-            scanned.push((*number, format!("{rest:?}")));
-        };
-        Sqlite::new(&book).scan("SELECT id, a, b FROM t WHERE id <= $1", &[3_i64.into()], &mut each).unwrap();
-        assert_eq!(scanned.len(), 3);
-        assert_eq!(seen(&book, "id, a, b", "t WHERE id <= $1", Seen::default()).unwrap(), scanned);
+        let mut scanned = Seen::default();
+        let mut engine = Sqlite::new(&book);
+        engine.scan("SELECT id, a, b FROM t WHERE id <= $1", &[4_i64.into()], &mut |row| scanned.see(row)).unwrap();
+        assert_eq!(scanned.rows.len(), 4);
+        assert_eq!(seen(&book, "id, a, b", "t WHERE id <= $1", Seen::default()).unwrap(), scanned.rows);
         assert_eq!(seen(&book, "id, a, b", "t WHERE id > $1", Seen::default()).unwrap(), []);
     }
 
-    /// What fails leaves the connection as it was.
+    /// And leaves the connection as it was.
     #[test]
     fn a_fold_that_fails_is_an_error_of_its_query_alone() {
         let book = book();
-        let unbearable = Seen { unbearable: Some(2), ..Seen::default() };
-        assert!(seen(&book, "id, a", "t WHERE id <= $1", unbearable).is_err());
-        assert!(seen(&book, "id, b", "nowhere WHERE id <= $1", Seen::default()).is_err());
         let wide = format!("id{}", ", a".repeat(SCANNED_MAX));
-        assert!(seen(&book, &wide, "t WHERE id <= $1", Seen::default()).is_err());
-        assert_eq!(seen(&book, "id", "t WHERE id < $1", Seen::default()).unwrap().len(), 2);
-        assert!(book.execute_batch("SELECT fold(1)").is_err(), "the function is there while rows are folded alone");
+        let failing = [("id, a", "t", Some(2)), ("id, b", "nowhere", None), (&*wide, "t", None), ("id, a", "t", None)];
+        for (columns, table, unbearable) in failing {
+            let found = seen(&book, columns, &format!("{table} WHERE id <= $1"), Seen { unbearable, ..Seen::default() });
+            assert_eq!(found.is_ok(), (columns, table, unbearable) == failing[3], "{found:?}");
+            let left = book.execute_batch("SELECT fold(1)").unwrap_err().to_string();
+            assert!(left.contains("no such function"), "{left}");
+        }
     }
 }

@@ -62,7 +62,7 @@ pub use self::managed::{Managed, ManagedFilter};
 pub use self::panels::Panel;
 use self::postgres::Pool;
 pub use self::sealed::{Resealed, SealedValues};
-pub(crate) use self::sql::{Fold, Value};
+pub(crate) use self::sql::Value;
 pub use self::sqlite::back_up;
 use self::sqlite::{Sqlite, Writer};
 pub(crate) use self::summaries::{Counts, UntoldSummary};

@@ -1,10 +1,9 @@
 //! What the nouns need of a database engine: one SQL text, parameters `$1`, `$2`, .. in the order of their first appearance (SQLite
 //! numbers named parameters so), and values of four kinds.
 
-use std::any::Any;
-
 use jiff::Timestamp;
 use provisor_providers::books::Fault;
+use rusqlite::Connection;
 
 use super::memory::{Hot, Logs};
 
@@ -26,12 +25,6 @@ pub(crate) trait Sql {
         }
         Ok(())
     }
-    /// Hands columns of a table's rows to a fold, in no order that is promised, and gives it back. Takes less time than a `scan` where
-    /// an engine can run it within.
-    fn fold(&mut self, columns: &str, from: &str, values: &[Value<'_>], mut fold: Box<dyn Fold>) -> Result<Box<dyn Fold>, Fault> {
-        self.scan(&format!("SELECT {columns} FROM {from}"), values, &mut |row| fold.row(row))?;
-        Ok(fold)
-    }
     /// Runs statements without parameters.
     fn batch(&mut self, sql: &str) -> Result<(), Fault>;
     /// Marks a point to which an attempt can be undone. Marks nest.
@@ -51,6 +44,10 @@ pub(crate) trait Sql {
     /// Says what the transaction is about to use, where transactions run at the same time. Said before its first statement, it
     /// waits here for others that use the same.
     fn claim(&mut self, _claim: Claim) {}
+    /// The connection, where rows can be folded over within the engine.
+    fn sqlite(&self) -> Option<&Connection> {
+        None
+    }
     /// What is in the book's logs, where that is remembered.
     fn logs(&mut self) -> Option<&mut Logs> {
         None
@@ -63,12 +60,6 @@ pub(crate) trait Sql {
     fn forget(&mut self) -> Result<(), Fault> {
         Ok(())
     }
-}
-
-/// What is made of rows, one after the other.
-pub(crate) trait Fold: Any + Send {
-    /// The next row.
-    fn row(&mut self, columns: &[Value<'_>]);
 }
 
 /// An engine's own words.

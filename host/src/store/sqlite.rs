@@ -21,11 +21,11 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, ToSql};
 
 use super::StoreError;
 use super::backfill::Backfill;
-use super::fold::{self, SCANNED_MAX, borrowed};
+use super::fold::{SCANNED_MAX, borrowed};
 use super::job::{Job, Replies};
 use super::memory::{Hot, Logs, Memory};
 use super::mounts;
-use super::sql::{Cell, Dialect, Fold, Row, Sql, Value};
+use super::sql::{Cell, Dialect, Row, Sql, Value};
 
 /// How many jobs may wait. At the slowest disk worth serving from that is a second's work; more would only answer later.
 const QUEUE: usize = 1024;
@@ -239,11 +239,6 @@ impl Sql for Sqlite<'_> {
         Ok(())
     }
 
-    fn fold(&mut self, columns: &str, from: &str, values: &[Value<'_>], fold: Box<dyn Fold>) -> Result<Box<dyn Fold>, Fault> {
-        let folded = fold::fold(self.connection, columns, from, values, fold).map_err(|error| fault(&error))?;
-        folded.ok_or_else(|| Fault("a fold was lost".to_owned()))
-    }
-
     fn batch(&mut self, sql: &str) -> Result<(), Fault> {
         self.connection.execute_batch(sql).map_err(|error| fault(&error))
     }
@@ -275,6 +270,10 @@ impl Sql for Sqlite<'_> {
 
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
+    }
+
+    fn sqlite(&self) -> Option<&Connection> {
+        Some(self.connection)
     }
 
     fn logs(&mut self) -> Option<&mut Logs> {

@@ -185,6 +185,8 @@ pub struct Rules {
     pub renew_dedupe: bool,
     /// Where webhooks may be sent.
     pub webhooks: TargetRules,
+    /// Until when a restored book may have accepted requests that it has forgotten: what could be one of them is refused.
+    pub fence: Option<Timestamp>,
 }
 
 impl Default for Rules {
@@ -199,6 +201,7 @@ impl Default for Rules {
             freshness: true,
             renew_dedupe: true,
             webhooks: TargetRules::default(),
+            fence: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use provisor::audit::{Verdict, verify};
 use provisor_providers::books::Books;
 use provisor_providers::money::Minor;
@@ -68,6 +68,66 @@ async fn a_served_book_is_backed_up_whole() {
     let bytes = std::fs::read(&file).unwrap();
     let master = std::fs::read(book.directory().join("master.key.v1")).unwrap();
     assert!(!bytes.windows(master.len()).any(|window| window == master), "the master key does not belong into a copy");
+}
+
+/// Somebody kept a request that the old book had accepted, and the backup knows nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_book_does_not_accept_again_what_it_forgot() {
+    let book = Book::new(Engine::Sqlite);
+    let key = client_on(book.directory(), &book.url(), CREDIT);
+    let copy = book.directory().join("copy.db");
+    run_on(book.directory(), &book.url(), &["backup", copy.to_str().unwrap()]);
+    let order = r#"{"product_id":42,"billing_cycle":"monthly"}"#;
+    let mut kept = key.headers(Timestamp::now().as_second() + 250, "POST", "/v1/orders", order.as_bytes()).to_vec();
+    kept.extend([("Content-Type", "application/json".to_owned()), ("Idempotency-Key", "kept".to_owned())]);
+    let kept: Vec<(&str, &str)> = kept.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let send = async |host: &Daemon| key.http.send("POST", &format!("{}/v1/orders", key.at(host).base_url), &kept, order).await;
+    let host = serve_on(book.directory(), &book.url());
+    assert_eq!(send(&host).await.status, 201);
+    host.kill();
+
+    let url = book.url();
+    let file = url.strip_prefix("sqlite:").unwrap();
+    for ending in ["-wal", "-shm"] {
+        std::fs::remove_file(format!("{file}{ending}")).unwrap();
+    }
+    std::fs::rename(&copy, file).unwrap();
+    for _ in 0..2 {
+        let host = serve_on(book.directory(), &book.url());
+        for answer in [send(&host).await, key.at(&host).get("/v1/me").await] {
+            assert_eq!((answer.status, answer.json()["reason"].as_str()), (401, Some("timestamp_out_of_window")));
+        }
+        host.kill();
+    }
+    assert_eq!(book.number("SELECT COUNT(*) FROM orders"), 0);
+}
+
+/// What an operator says of a restored book, of one in PostgreSQL too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_raises_and_moves_the_fence() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let book = Book::new(engine);
+        let key = client_on(book.directory(), &book.url(), CREDIT);
+        let me = async || {
+            let host = serve_on(book.directory(), &book.url());
+            let status = key.at(&host).get("/v1/me").await.status;
+            host.kill();
+            status
+        };
+        assert_eq!(me().await, 200);
+        let said = run_on(book.directory(), &book.url(), &["store", "fence"]);
+        let ago = Timestamp::now().duration_since(said["lost_until"].as_str().unwrap().parse().unwrap()).as_secs();
+        assert!((0..10).contains(&ago), "{ago} s");
+        assert_eq!(me().await, 401, "{engine:?}");
+        let ended = (Timestamp::now() - SignedDuration::from_secs(301)).to_string();
+        run_on(book.directory(), &book.url(), &["store", "fence", "--lost-until", &ended]);
+        assert_eq!(me().await, 200, "{engine:?}");
+        let refused =
+            provisor_on(book.directory(), &book.url()).args(["store", "fence", "--lost-until", "2999-01-01T00:00:00Z"]).output();
+        let refused = refused.unwrap();
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(last_error(&refused).contains("is still to come"), "{}", last_error(&refused));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,9 +13,10 @@ use crate::store::back_up;
 /// Copy the book, while it is served or not, into a new file
 #[derive(Args)]
 #[command(after_help = "\
-The copy is of one moment, and opens by itself: put it in the book's place to restore it. Secrets in it are sealed: it is worth
-nothing without the master key (master.key.v1 in the data directory), which is kept elsewhere. A book in PostgreSQL is backed up
-by PostgreSQL's own means, such as pg_dump or pg_basebackup.")]
+The copy is of one moment, and opens by itself: put it in the book's place to restore it. Served then, it refuses for five minutes
+requests that the book may have accepted since; see `provisor store fence`. Secrets in it are sealed: it is worth nothing without the
+master key (master.key.v1 in the data directory), which is kept elsewhere. A book in PostgreSQL is backed up by PostgreSQL's own means,
+such as pg_dump or pg_basebackup.")]
 pub(super) struct Backup {
     /// The file to make; one that is there is not overwritten
     file: PathBuf,

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
 use crate::audit;
-use crate::clock::System;
+use crate::clock::{Clock, System};
 use crate::config::{self, CardGateway, Config, Environment, Listen};
 use crate::gateway;
 use crate::listen::Listener;
@@ -145,8 +145,13 @@ pub(super) fn run(command: &Serve, context: &Context) -> Result<Exit, Failure> {
 }
 
 async fn start_server(address: SocketAddr, home: &Home, context: &Context, store: Store) -> Result<server::Running, Failure> {
-    let options = options(home, &context.environment)?;
+    let mut options = options(home, &context.environment)?;
     warn_of_targets(&options);
+    let now = System.now();
+    options.rules.fence = store.transact(move |books| books.fence(now)).await.map_err(Failure::failed)?;
+    if let Some(lost_until) = options.rules.fence {
+        tracing::info!(%lost_until, "the book was restored: requests that may have been accepted until then are refused");
+    }
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
     let mut running =
         server::start(listener.map_err(Failure::unreachable)?, store, Arc::new(System), options).map_err(Failure::failed)?;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use provisor_providers::books::Fault;
 use serde::Serialize;
 
-use super::book::database_password;
+use super::book::{block_on, database_password};
 use super::{Context, Exit, Failure};
+use crate::clock::{Clock, System};
 use crate::config::StoreUrl;
 use crate::store::{self, Progress};
 use crate::vault::Vault;
@@ -17,7 +19,7 @@ use crate::vault::Vault;
 /// Cells of the bar.
 const BAR: usize = 30;
 
-/// Move a book between SQLite and PostgreSQL
+/// Move a book between SQLite and PostgreSQL, and put one to use that was restored
 #[derive(Args)]
 pub(super) struct Store {
     #[command(subcommand)]
@@ -25,6 +27,7 @@ pub(super) struct Store {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them, once")]
 enum Command {
     /// Copy a whole book into an empty database
     #[command(after_help = "\
@@ -43,6 +46,26 @@ names with store.password. Then set store.url to the copy; the data directory wi
         #[arg(long, value_name = "URL")]
         to: StoreUrl,
     },
+    /// Refuse requests that a restored book may have accepted and forgotten
+    #[command(after_help = "\
+Examples:
+  provisor store fence                                     # lost is what was accepted until now
+  provisor store fence --lost-until 2027-03-01T09:30:00Z   # the old book ended then
+
+A book that comes back from a backup does not know which requests were accepted since: whoever has seen one could send it again. Requests
+that are signed for a moment up to 300 s after the last lost one are refused with `timestamp_out_of_window`. A copy that `provisor backup`
+made does so by itself when it is served first, as if it had lost all until then; this command says it of a book in PostgreSQL, and
+shortens it where the moment is known. The server reads it when it starts.")]
+    Fence {
+        /// When the old book accepted its last request, at the latest
+        #[arg(long, value_name = "TIME")]
+        lost_until: Option<Timestamp>,
+    },
+}
+
+#[derive(Serialize)]
+struct Fenced {
+    lost_until: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -52,7 +75,26 @@ struct Copied {
 }
 
 pub(super) fn run(command: Store, context: &Context) -> Result<Exit, Failure> {
-    let Command::Copy { from, to } = command.command;
+    match command.command {
+        Command::Copy { from, to } => copy(from, to, context),
+        Command::Fence { lost_until } => fence(lost_until, context),
+    }
+}
+
+fn fence(lost_until: Option<Timestamp>, context: &Context) -> Result<Exit, Failure> {
+    let (store, now) = (context.book()?, System.now());
+    let lost_until = lost_until.unwrap_or(now);
+    if lost_until > now {
+        return Err(Failure::usage(anyhow!("{lost_until} is still to come")));
+    }
+    block_on(async { store.transact(move |books| books.set_fence(lost_until)).await.map_err(Failure::failed) })?;
+    context.output.record(&Fenced { lost_until }, |fenced| {
+        format!("once the server is started anew, it refuses what may have been accepted until {}", fenced.lost_until)
+    })?;
+    Ok(Exit::Done)
+}
+
+fn copy(from: StoreUrl, to: StoreUrl, context: &Context) -> Result<Exit, Failure> {
     let directory = context.paths.data()?;
     let config = context.paths.configuration(&context.environment)?;
     let vault = Arc::new(Vault::open(&directory).map_err(Failure::usage)?);

@@ -129,6 +129,8 @@ impl Config {
             freshness: gp.freshness,
             renew_dedupe: gp.renew_dedupe,
             webhooks: self.webhooks.rules(),
+            // In the book.
+            fence: None,
         }
     }
 }

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (14, include_str!("migrations/0014_orders.sql")),
     (15, include_str!("migrations/0015_idempotency.sql")),
     (16, include_str!("migrations/0016_ends.sql")),
+    (17, include_str!("migrations/0017_fence.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

@@ -7,6 +7,7 @@ mod backlog;
 mod catalogue;
 mod copy;
 mod deliveries;
+mod fence;
 mod fold;
 mod idempotency;
 mod invoices;

@@ -21,6 +21,7 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, ToSql};
 
 use super::StoreError;
 use super::backfill::Backfill;
+use super::fence;
 use super::fold::{SCANNED_MAX, borrowed};
 use super::job::{Job, Replies};
 use super::memory::{Hot, Logs, Memory};
@@ -402,7 +403,7 @@ fn copy_pages(book: &Path, file: &Path) -> Result<(), Fault> {
         return Err(Fault("the book is locked by another process: try again".to_owned()));
     }
     let found: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| fault(&error))?;
-    if found == "ok" { Ok(()) } else { Err(Fault(format!("quick_check of the copy: {found}"))) }
+    if found == "ok" { fence::mark(&mut Sqlite::new(&copy)) } else { Err(Fault(format!("quick_check of the copy: {found}"))) }
 }
 
 /// Opens an existing book for reading.

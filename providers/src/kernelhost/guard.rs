@@ -10,7 +10,7 @@ use super::sign;
 use super::wire::{self, header};
 use crate::books::Fault;
 use crate::message::{Headers, Request};
-use crate::server::{From, Key, Keys, Visit};
+use crate::server::{From, Key, Keys, Moment, Visit};
 
 /// The name under which keys of this API are kept.
 pub const PROVIDER: &str = "kernelhost";
@@ -60,7 +60,7 @@ pub enum Reason {
     BadKey,
     /// The timestamp is not 10 digits.
     BadTimestamp,
-    /// The timestamp is more than 300 s off.
+    /// The timestamp is more than 300 s off, or not behind the fence of a restored book.
     TimestampOutOfWindow,
     /// The nonce is malformed.
     BadNonce,
@@ -98,7 +98,7 @@ impl Reason {
 /// Judges a request. Fails only when the store cannot be asked for the key.
 pub fn judge(visit: &Visit, keys: &dyn Keys) -> Result<Verdict, Fault> {
     let key_id = || visit.request.headers.once(header::KEY).filter(|id| wire::is_key_id(id)).map(str::to_owned);
-    let claims = match claims(&visit.request, |timestamp| is_in_window(timestamp, visit.moment.now)) {
+    let claims = match claims(&visit.request, |timestamp| is_in_window(timestamp, &visit.moment)) {
         Ok(claims) => claims,
         Err(reason) => return Ok(Verdict::Refused(Refused { reason, key: None, key_id: key_id(), hint: None })),
     };
@@ -178,8 +178,9 @@ fn is_target(target: &str) -> bool {
     target.starts_with('/') && target.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#')
 }
 
-fn is_in_window(timestamp: i64, now: Timestamp) -> bool {
-    (now.as_second() - timestamp).abs() <= wire::WINDOW_S
+fn is_in_window(timestamp: i64, moment: &Moment) -> bool {
+    let is_fenced = moment.rules.fence.is_some_and(|lost_until| timestamp <= lost_until.as_second() + wire::WINDOW_S);
+    !is_fenced && (moment.now.as_second() - timestamp).abs() <= wire::WINDOW_S
 }
 
 /// The key found, kept for the audit row even when it does not open the door.
@@ -387,6 +388,21 @@ mod tests {
             (301, Some(Reason::TimestampOutOfWindow)),
         ] {
             assert_eq!(reason(signed(NOW + offset), &known), expected, "{offset}");
+        }
+    }
+
+    #[test]
+    fn what_is_signed_for_a_moment_up_to_the_fence_is_refused() {
+        let known = Known::both(key());
+        let fenced = Some(Reason::TimestampOutOfWindow);
+        for (offset, expected) in [(-300, fenced), (99, fenced), (100, fenced), (101, None), (300, None), (301, fenced)] {
+            let mut visit = visit(signed(NOW + offset));
+            visit.moment.rules.fence = Some(Timestamp::from_millisecond((NOW - 200) * 1000 + 999).unwrap());
+            let found = match judge(&visit, &known).unwrap() {
+                Verdict::Refused(refused) => Some(refused.reason),
+                Verdict::Admitted(_) => None,
+            };
+            assert_eq!(found, expected, "{offset}");
         }
     }
 

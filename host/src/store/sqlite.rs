@@ -378,8 +378,8 @@ pub(crate) fn alone<T>(connection: &Connection, work: impl FnOnce(&mut dyn Sql) 
     result
 }
 
-/// Copies a book, in use or not, into a file that must not be there. The copy is of one moment, its pages are checked, and it is on
-/// disk when this returns.
+/// Copies a book, in use or not, into a file that must not be there. The copy is of one moment, its pages are checked, it is marked as a
+/// copy, and it is on disk when this returns.
 pub fn back_up(book: &Path, file: &Path) -> Result<(), Fault> {
     let io = |error: std::io::Error| Fault(format!("{}: {error}", file.display()));
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(io)?;

@@ -15,10 +15,15 @@ use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use crate::books::{Account, AccountId, Books, Fault, Invoice, KeyRow};
+use crate::books::{Account, AccountId, AuditRow, Books, Fault, Invoice, KeyRow};
 use crate::message::{Headers, Request, Response};
 use crate::money::Minor;
 use crate::target::TargetRules;
+
+/// Of the request-target in an audit row, in bytes.
+const AUDIT_TARGET_MAX: usize = 512;
+/// Of the method in an audit row, in bytes.
+const AUDIT_METHOD_MAX: usize = 16;
 
 /// One provider's API, as the host serves it to resellers.
 pub trait Server: Sync {
@@ -36,11 +41,11 @@ pub trait Server: Sync {
     /// The checks that need no transaction: form, signature, source address. Slow work (key derivation) belongs here.
     fn admit(&self, visit: Arc<Visit>, keys: &dyn Keys) -> Result<Admission, Fault>;
 
-    /// What the host answers without asking the books, in this API's form.
+    /// What the host answers without asking this API, in its form.
     fn turn_away(&self, why: TurnedAway, request_id: &str) -> Response;
 
-    /// A new key's public id and secret, in this API's form.
-    fn issue_key(&self, rng: &mut StdRng) -> Issued;
+    /// A new key's public id and secret, in this API's form. A sandbox's keys are told from others where the API has two kinds.
+    fn issue_key(&self, rng: &mut StdRng, is_sandbox: bool) -> Issued;
 
     /// Whether requests name no key, so that it is found by the one address it is bound to.
     fn finds_keys_by_address(&self) -> bool {
@@ -80,6 +85,12 @@ pub trait Server: Sync {
 
     /// Makes the services of a paid order that waits for the operator; false if there is none of this API, or it does not wait.
     fn fulfil_order(&self, _moment: &Moment, _account: AccountId, _order: i64, _books: &mut dyn Books) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    /// Gives up a paid order that waits for the operator: what was paid goes back to the credit. False if there is none of this API, or
+    /// it does not wait.
+    fn fail_order(&self, _moment: &Moment, _account: AccountId, _order: i64, _books: &mut dyn Books) -> Result<bool, Fault> {
         Ok(false)
     }
 
@@ -131,12 +142,37 @@ pub struct Scope {
 pub struct Visit {
     /// As received, the mount's prefix cut off.
     pub request: Request,
+    /// What was cut off. It is not signed.
+    pub prefix: Arc<str>,
     /// The caller's address: the socket's, or the one a trusted proxy vouches for.
     pub peer: IpAddr,
     /// A ULID; goes into the answer, the audit row and the log.
     pub request_id: String,
     /// When, with what randomness, under which rules.
     pub moment: Moment,
+}
+
+impl Visit {
+    /// The audit row of this request, which belongs to nobody so far. Method and target are the caller's words: they are cut.
+    pub fn audit_row(&self, target: &str, status: u16, event: &str) -> AuditRow {
+        AuditRow {
+            account: None,
+            at: self.moment.now,
+            key_id: None,
+            peer: self.peer,
+            method: cut(&self.request.method, AUDIT_METHOD_MAX),
+            path: cut(target, AUDIT_TARGET_MAX),
+            status,
+            reason: None,
+            request_id: self.request_id.clone(),
+            event: event.to_owned(),
+            detail: None,
+        }
+    }
+}
+
+fn cut(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
 }
 
 /// When, with what randomness, under which rules.
@@ -403,6 +439,20 @@ pub enum TurnedAway {
     Internal,
 }
 
+impl TurnedAway {
+    /// In an audit row.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::RateLimited { .. } => "per_ip_limit",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::Malformed => "malformed",
+            Self::Busy => "busy",
+            Self::Internal => "internal_error",
+        }
+    }
+}
+
 /// The keys, as admission may ask for them: from a cache, or (rarely, limited per address) from the store.
 pub trait Keys {
     /// The key of this provider with this public id.
@@ -476,5 +526,16 @@ pub struct KeyLimits {
 impl Default for KeyLimits {
     fn default() -> Self {
         Self { per_minute: 60, burst: 20, per_day: 5000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_targets_are_cut_between_characters() {
+        assert_eq!(cut("/v1/me", 512), "/v1/me");
+        assert_eq!(cut(&"é".repeat(300), 511).len(), 510);
     }
 }

@@ -1,16 +1,18 @@
 //! The book of the data directory, opened for a command.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use provisor_providers::books::Fault;
+use provisor_providers::books::{AccountId, AuditRow, Books as _, Fault};
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
 
 use super::{Context, Failure};
 use crate::clock::{Clock, System};
 use crate::config::{Config, Environment, StoreUrl, prepare_data};
-use crate::store::{Store, first_master_key};
+use crate::store::{Store, Transaction, first_master_key};
+use crate::telemetry::request_id;
 use crate::vault::Vault;
 
 /// The data directory in use: made if it was absent, known to be writable.
@@ -96,6 +98,29 @@ impl Home {
         };
         Failure::failed(anyhow::Error::from(fault).context(format!("cannot open the book {what}")))
     }
+}
+
+/// What an operator does to a reseller, or to a key or an order of one, stands in the reseller's chain.
+pub(super) fn note(
+    books: &mut Transaction<'_>,
+    account: AccountId,
+    key_id: Option<&str>,
+    event: &str,
+    what: Option<&str>,
+) -> Result<(), Fault> {
+    books.audit(&AuditRow {
+        account: Some(account),
+        at: System.now(),
+        key_id: key_id.map(str::to_owned),
+        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        method: String::new(),
+        path: String::new(),
+        status: 200,
+        reason: None,
+        request_id: request_id(&System),
+        event: event.to_owned(),
+        detail: Some(what.map_or_else(|| "by the operator".to_owned(), |what| format!("by the operator: {what}"))),
+    })
 }
 
 /// Runs a command's asynchronous part.

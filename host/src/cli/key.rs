@@ -1,25 +1,24 @@
 //! `provisor key`: keys to the APIs that this server offers.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use provisor_providers::PROVIDERS;
-use provisor_providers::books::{AccountId, AuditRow, Books, Fault};
+use provisor_providers::books::{AccountId, Fault};
 use provisor_providers::server::{Issued, KeyLimits, Server as Api};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
-use super::book::block_on;
+use super::book::{self, block_on};
 use super::output::Shown;
 use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
 use crate::config::Network;
 use crate::store::{KeyChange, KeySummary, NewKey, Store, Transaction};
-use crate::telemetry::request_id;
 
 /// Make, list, change, rotate, unlock and revoke keys
 #[derive(Args)]
@@ -184,7 +183,9 @@ impl Once {
 fn create(context: &Context, create: Create) -> Result<Exit, Failure> {
     let api = api(&create.provider)?;
     let (allowed, addresses) = places(api, &create.ips)?;
-    let issued = api.issue_key(&mut StdRng::from_seed(System.seed()));
+    let store = context.book()?;
+    let is_sandbox = store.read(|books| books.is_sandbox()).map_err(Failure::failed)?;
+    let issued = api.issue_key(&mut StdRng::from_seed(System.seed()), is_sandbox);
     let account = AccountId(create.reseller);
     let key = NewKey {
         account,
@@ -198,7 +199,6 @@ fn create(context: &Context, create: Create) -> Result<Exit, Failure> {
         limits: KeyLimits { per_minute: create.per_minute, burst: create.burst, per_day: create.per_day },
         expires_at: create.expires,
     };
-    let store = context.book()?;
     let made = block_on(async move {
         let made = store.transact(move |books| {
             if !books.has_account(account)? {
@@ -378,19 +378,7 @@ fn known(context: &Context, id: &str) -> Result<(Store, &'static dyn Api, KeySum
 
 /// What an operator does to a key stands in its owner's chain.
 fn note(books: &mut Transaction<'_>, account: AccountId, public_id: &str, event: &str) -> Result<(), Fault> {
-    books.audit(&AuditRow {
-        account: Some(account),
-        at: System.now(),
-        key_id: Some(public_id.to_owned()),
-        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        method: String::new(),
-        path: String::new(),
-        status: 200,
-        reason: None,
-        request_id: request_id(&System),
-        event: event.to_owned(),
-        detail: Some("by the operator".to_owned()),
-    })
+    book::note(books, account, Some(public_id), event, None)
 }
 
 fn show(context: &Context, id: &str) -> Result<Exit, Failure> {
@@ -477,7 +465,7 @@ fn revoke(context: &Context, id: &str) -> Result<Exit, Failure> {
 
 fn rotate(context: &Context, id: &str) -> Result<Exit, Failure> {
     let (store, api, key) = known(context, id)?;
-    let issued = Issued { public_id: id.to_owned(), ..api.issue_key(&mut StdRng::from_seed(System.seed())) };
+    let issued = Issued { public_id: id.to_owned(), ..api.issue_key(&mut StdRng::from_seed(System.seed()), false) };
     let (public_id, secret) = (issued.public_id.clone(), issued.secret.clone());
     block_on(async move {
         let rotated = store.transact(move |books| {

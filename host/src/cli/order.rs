@@ -4,21 +4,24 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use provisor_providers::PROVIDERS;
-use provisor_providers::books::{AccountId, Order as Ordered};
+use provisor_providers::books::{AccountId, Fault, Order as Ordered};
+use provisor_providers::server::Moment;
 use serde::Serialize;
 
-use super::book::block_on;
+use super::book::{block_on, note};
 use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
+use crate::store::Transaction;
 
-/// List and show orders, cancel those that wait for their payment, fulfil paid ones by hand
+/// List and show orders, cancel those that wait for their payment, fulfil paid ones by hand or give them up
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   provisor order list --reseller 1
   provisor order show 17
   provisor order cancel 17                 and its invoice; only while it is not paid
-  provisor order fulfil 17                 where fulfilment is manual: its services are there now")]
+  provisor order fulfil 17                 where fulfilment is manual: its services are there now
+  provisor order fail 17                   they cannot be made: what was paid goes back to the credit")]
 pub(super) struct Order {
     #[command(subcommand)]
     command: Command,
@@ -40,6 +43,11 @@ enum Command {
     },
     /// Say that the services of a paid order were made: they become active
     Fulfil {
+        /// The order's number
+        id: i64,
+    },
+    /// Say that the services of a paid order cannot be made: it is cancelled, and what was paid goes back to the credit
+    Fail {
         /// The order's number
         id: i64,
     },
@@ -66,8 +74,52 @@ pub(super) fn run(command: &Order, context: &Context) -> Result<Exit, Failure> {
     match &command.command {
         Command::List(which) => list(context, which),
         Command::Show { id } => show(context, *id),
-        Command::Cancel { id } => change(context, *id, false),
-        Command::Fulfil { id } => change(context, *id, true),
+        Command::Cancel { id } => change(context, *id, Change::Cancel),
+        Command::Fulfil { id } => change(context, *id, Change::Fulfil),
+        Command::Fail { id } => change(context, *id, Change::Fail),
+    }
+}
+
+/// What is done to an order.
+#[derive(Clone, Copy)]
+enum Change {
+    Cancel,
+    Fulfil,
+    Fail,
+}
+
+impl Change {
+    /// In the audit log.
+    fn event(self) -> &'static str {
+        match self {
+            Self::Cancel => "order.cancelled",
+            Self::Fulfil => "order.fulfilled",
+            Self::Fail => "order.failed",
+        }
+    }
+
+    /// Why it was not done.
+    fn missed(self) -> &'static str {
+        match self {
+            Self::Cancel => "does not wait for its payment any more",
+            Self::Fulfil | Self::Fail => "does not wait to be fulfilled by hand",
+        }
+    }
+
+    fn apply(self, moment: &Moment, (account, order): (AccountId, i64), books: &mut Transaction<'_>) -> Result<bool, Fault> {
+        for provider in PROVIDERS {
+            let api = provider.server;
+            let is_done = match self {
+                Self::Cancel => api.cancel_order(moment, account, order, books)?,
+                Self::Fulfil => api.fulfil_order(moment, account, order, books)?,
+                Self::Fail => api.fail_order(moment, account, order, books)?,
+            };
+            if is_done {
+                note(books, account, None, self.event(), Some(&format!("order {order}")))?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -142,32 +194,20 @@ fn show(context: &Context, id: i64) -> Result<Exit, Failure> {
     print(context, &[listed(order)])
 }
 
-/// Fulfils an order, or cancels it.
-fn change(context: &Context, id: i64, fulfil: bool) -> Result<Exit, Failure> {
+fn change(context: &Context, id: i64, change: Change) -> Result<Exit, Failure> {
     let home = context.home()?;
     let moment = System.moment(home.config.rules());
     let store = home.book()?;
     let changed = block_on(async move {
         let changed = store.transact(move |books| {
             let Some((account, _)) = books.any_order(id)? else { return Ok(None) };
-            for provider in PROVIDERS {
-                let is_done = if fulfil {
-                    provider.server.fulfil_order(&moment, account, id, books)?
-                } else {
-                    provider.server.cancel_order(&moment, account, id, books)?
-                };
-                if is_done {
-                    return Ok(Some(true));
-                }
-            }
-            Ok(Some(false))
+            change.apply(&moment, (account, id), books).map(Some)
         });
         changed.await.map_err(Failure::failed)
     })?;
     match changed {
         Some(true) => show(context, id),
-        Some(false) if fulfil => Err(Failure::failed(anyhow!("order {id} does not wait to be fulfilled by hand"))),
-        Some(false) => Err(Failure::failed(anyhow!("order {id} does not wait for its payment any more"))),
+        Some(false) => Err(Failure::failed(anyhow!("order {id} {}", change.missed()))),
         None => Err(Failure::usage(anyhow!("there is no order {id}"))),
     }
 }

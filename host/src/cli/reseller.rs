@@ -5,15 +5,16 @@ use std::path::Path;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use provisor_providers::PROVIDERS;
-use provisor_providers::books::{AccountId, Books, Entry};
+use provisor_providers::books::{AccountId, Books, Entry, Fault};
 use provisor_providers::money::Minor;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::book::block_on;
+use super::book::{block_on, note};
 use super::{Context, Exit, Failure, read_file};
 use crate::clock::{Clock, System};
+use crate::store::Transaction;
 
 /// Make resellers, give them credit, put their card on file
 #[derive(Args)]
@@ -136,7 +137,13 @@ fn card(context: &Context, id: AccountId, token: Option<&str>, label: &str) -> R
     }
     let (store, label, has_card) = (context.book()?, label.to_owned(), token.is_some());
     let is_known = block_on(async move {
-        let set = store.transact(move |books| books.set_card(id, token.as_ref().map(|token| (token, label.as_str()))));
+        let set = store.transact(move |books| {
+            let is_known = books.set_card(id, token.as_ref().map(|token| (token, label.as_str())))?;
+            if is_known {
+                note(books, id, None, "reseller.card", Some(if token.is_some() { "put on file" } else { "taken off" }))?;
+            }
+            Ok(is_known)
+        });
         set.await.map_err(Failure::failed)
     })?;
     changed(context, is_known, &Changed { id: id.0, card_on_file: Some(has_card), suspended: None }, |now| {
@@ -148,7 +155,13 @@ fn card(context: &Context, id: AccountId, token: Option<&str>, label: &str) -> R
 fn close(context: &Context, id: AccountId, suspend: bool) -> Result<Exit, Failure> {
     let store = context.book()?;
     let is_known = block_on(async move {
-        let closed = store.transact(move |books| books.close_account(id, suspend.then(|| System.now())));
+        let closed = store.transact(move |books| {
+            let is_known = books.close_account(id, suspend.then(|| System.now()))?;
+            if is_known {
+                note(books, id, None, if suspend { "reseller.suspended" } else { "reseller.unsuspended" }, None)?;
+            }
+            Ok(is_known)
+        });
         closed.await.map_err(Failure::failed)
     })?;
     changed(context, is_known, &Changed { id: id.0, card_on_file: None, suspended: Some(suspend) }, |now| {
@@ -213,8 +226,10 @@ fn create(context: &Context, name: &str, email: &str, amount: Minor, currency: &
         let made = store.transact(move |books| {
             let now = System.now();
             let id = books.create_account(&name, &email, &currency, now)?;
+            note(books, id, None, "reseller.created", None)?;
             if amount > Minor::ZERO {
                 books.credit(id, amount, &entry(now))?;
+                note_credit(books, id, amount)?;
             }
             Ok(id)
         });
@@ -222,6 +237,10 @@ fn create(context: &Context, name: &str, email: &str, amount: Minor, currency: &
     })?;
     context.output.record(&Created { id: id.0 }, |made| format!("reseller {}", made.id))?;
     Ok(Exit::Done)
+}
+
+fn note_credit(books: &mut Transaction<'_>, id: AccountId, amount: Minor) -> Result<(), Fault> {
+    note(books, id, None, "reseller.credited", Some(&amount.to_string()))
 }
 
 fn entry(now: jiff::Timestamp) -> Entry<'static> {
@@ -242,6 +261,9 @@ fn change_credit(context: &Context, id: AccountId, amount: Minor) -> Result<Exit
         let changed = store.transact(move |books| {
             let known = books.has_account(id)?;
             let mut balance = books.credit(id, amount, &entry(moment.now))?;
+            if balance.is_some() {
+                note_credit(books, id, amount)?;
+            }
             if balance.is_some() && amount > Minor::ZERO {
                 for provider in PROVIDERS {
                     provider.server.credited(&moment, id, books)?;

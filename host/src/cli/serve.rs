@@ -25,7 +25,7 @@ use crate::listen::Listener;
 use crate::mail::{self, MailOptions, MailWay, PostOffice, Smtp, SmtpTls};
 use crate::operations::{self, Profiles, Working};
 use crate::plugin::Host;
-use crate::server::{self, Gateway, Options};
+use crate::server::{self, Gateway, Mounts, Options};
 use crate::store::Store;
 
 /// Serve billing panels, the providers' APIs, or both
@@ -151,6 +151,9 @@ async fn start_server(address: SocketAddr, home: &Home, context: &Context, store
     options.rules.fence = store.transact(move |books| books.fence(now)).await.map_err(Failure::failed)?;
     if let Some(lost_until) = options.rules.fence {
         tracing::info!(%lost_until, "the book was restored: requests that may have been accepted until then are refused");
+    }
+    if store.read(|books| books.is_sandbox()).map_err(Failure::failed)? {
+        tracing::info!("the book is a sandbox");
     }
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
     let mut running =
@@ -299,7 +302,9 @@ async fn until_stopped(asking: Option<&Asking>, stop: impl Future<Output = ()>, 
 fn options(home: &Home, environment: &Environment) -> Result<Options, Failure> {
     let config = &home.config;
     let server = config.server.clone().unwrap_or_default();
+    let prefixes = server.mounts.iter().map(|(id, mount)| (id.clone(), mount.prefix().to_owned())).collect();
     Ok(Options {
+        mounts: Mounts::new(&prefixes),
         trusted_proxies: server.trusted_proxies.iter().map(|network| network.0).collect(),
         per_ip_per_minute: server.limits.per_ip_per_minute,
         gateway: match server.cards.gateway {

@@ -19,7 +19,7 @@ use crate::vault::Vault;
 /// Cells of the bar.
 const BAR: usize = 30;
 
-/// Move a book between SQLite and PostgreSQL, and put one to use that was restored
+/// Move a book between SQLite and PostgreSQL, put one to use that was restored, make a sandbox
 #[derive(Args)]
 pub(super) struct Store {
     #[command(subcommand)]
@@ -46,6 +46,14 @@ names with store.password. Then set store.url to the copy; the data directory wi
         #[arg(long, value_name = "URL")]
         to: StoreUrl,
     },
+    /// Make a new book a sandbox: its keys begin with `kh_test_`, so that nobody takes them for real ones
+    #[command(after_help = "\
+Example:
+  provisor store sandbox --data /var/lib/provisor-sandbox
+
+For the server that resellers try their programs out on, beside the one that they buy from. Keys that are made then are told from real ones
+where the API has two kinds; GP's are not. There is no way back, and none for a book that has resellers.")]
+    Sandbox,
     /// Refuse requests that a restored book may have accepted and forgotten
     #[command(after_help = "\
 Examples:
@@ -77,8 +85,28 @@ struct Copied {
 pub(super) fn run(command: Store, context: &Context) -> Result<Exit, Failure> {
     match command.command {
         Command::Copy { from, to } => copy(from, to, context),
+        Command::Sandbox => sandbox(context),
         Command::Fence { lost_until } => fence(lost_until, context),
     }
+}
+
+fn sandbox(context: &Context) -> Result<Exit, Failure> {
+    let store = context.book()?;
+    let is_made = block_on(async { store.transact(|books| books.make_sandbox()).await.map_err(Failure::failed) })?;
+    if !is_made {
+        return Err(Failure::usage(anyhow!(
+            "this book has resellers already; a sandbox begins without any, in a directory of its own"
+        )));
+    }
+    context.output.record(&Sandbox { sandbox: true }, |_| {
+        "this book is a sandbox: the keys that are made in it are for trying out".to_owned()
+    })?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Sandbox {
+    sandbox: bool,
 }
 
 fn fence(lost_until: Option<Timestamp>, context: &Context) -> Result<Exit, Failure> {

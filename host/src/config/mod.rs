@@ -17,6 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use provisor_providers::PROVIDERS;
 use provisor_providers::money::Minor;
 use provisor_providers::server::{BillingRule, InvoiceRule, LockMode, LockRule, Rules};
 use secrecy::{ExposeSecret, SecretString};
@@ -188,6 +189,8 @@ pub struct Server {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Listen>,
     pub trusted_proxies: Vec<Network>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mounts: BTreeMap<String, Mount>,
     pub limits: Limits,
     pub lock: Lock,
     pub fulfilment: Fulfilment,
@@ -203,6 +206,7 @@ impl Default for Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             metrics: None,
             trusted_proxies: Vec::new(),
+            mounts: BTreeMap::new(),
             limits: Limits::default(),
             lock: Lock::default(),
             fulfilment: Fulfilment::default(),
@@ -445,9 +449,28 @@ fn check_summary(config: &Config, summary: &Summary) -> Result<(), error::Refusa
     }
 }
 
+/// Each of a provider, and no two at one place.
+fn check_mounts(mounts: &BTreeMap<String, Mount>) -> Result<(), error::Refusal> {
+    let refuse =
+        |id: &str, message: String| Err(error::Refusal { key: ["server", "mounts", id].map(str::to_owned).to_vec(), message });
+    if let Some(unknown) = mounts.keys().find(|id| provisor_providers::find(id).is_none()) {
+        let known: Vec<&str> = PROVIDERS.iter().map(|provider| provider.id).collect();
+        return refuse(unknown, format!("there is no such provider; known here: {}", known.join(", ")));
+    }
+    for (id, mount) in mounts {
+        let place = |other: &str, default| mounts.get(other).map_or(default, Mount::prefix);
+        let same = PROVIDERS.iter().find(|other| other.id != id && place(other.id, other.server.mount()) == mount.prefix());
+        if let Some(other) = same {
+            return refuse(id, format!("{} is served there", other.id));
+        }
+    }
+    Ok(())
+}
+
 /// What the types cannot say alone. The refusal names the key it is about.
 fn check(config: &Config) -> Result<(), error::Refusal> {
-    if let Some(Server { billing, cards, .. }) = &config.server {
+    if let Some(Server { mounts, billing, cards, .. }) = &config.server {
+        check_mounts(mounts)?;
         let refuse = |section: &str, key: &str, message: &str| {
             let key = ["server", section, key].map(str::to_owned).to_vec();
             Err(error::Refusal { key, message: message.to_owned() })
@@ -545,6 +568,39 @@ impl fmt::Display for Listen {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+/// Where an API is served: `/`, or a path that does not end with a slash.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mount(String);
+
+impl Mount {
+    /// What stands before the API's own paths: nothing at the root.
+    pub fn prefix(&self) -> &str {
+        self.0.trim_end_matches('/')
+    }
+}
+
+impl FromStr for Mount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // What needs no escape, so that clients, proxies and this host read the same path.
+        let is_plain = |segment: &str| {
+            !matches!(segment, "" | "." | "..")
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        };
+        let is_path = text.strip_prefix('/').is_some_and(|rest| rest.is_empty() || rest.split('/').all(is_plain));
+        let message = || format!("`{text}` is no path such as `/api/v1`, of A-Z a-z 0-9 - . _ ~ and without a slash at its end");
+        if is_path { Ok(Self(text.to_owned())) } else { Err(message()) }
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -659,7 +715,7 @@ macro_rules! text {
         }
     )*};
 }
-text!(Listen, Network, StoreUrl, BaseUrl, Percent);
+text!(Listen, Mount, Network, StoreUrl, BaseUrl, Percent);
 
 #[cfg(test)]
 mod tests;

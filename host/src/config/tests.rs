@@ -24,7 +24,8 @@ fn smtp() -> Smtp {
 }
 
 fn server() -> Server {
-    Server { metrics: Some("127.0.0.1:8081".parse().unwrap()), ..Server::default() }
+    let mounts = PROVIDERS.iter().map(|provider| (provider.id.to_owned(), provider.server.mount().parse().unwrap())).collect();
+    Server { metrics: Some("127.0.0.1:8081".parse().unwrap()), mounts, ..Server::default() }
 }
 
 fn summary() -> Summary {
@@ -51,6 +52,36 @@ fn a_summary_goes_somewhere() {
     for bad in ["6", "24:00", "06:00:00", "06:60", "6:00", "noon"] {
         assert!(with(&format!("mail = 'ops@example.com'\nat = '{bad}'")).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn each_api_has_a_place_of_its_own() {
+    let [one, other] = [&PROVIDERS[0], &PROVIDERS[1]];
+    let mounts = |lines: &[(&str, &str)]| {
+        let lines: Vec<_> = lines.iter().map(|(id, mount)| format!("{id} = '{mount}'")).collect();
+        parse(&format!("[server.mounts]\n{}", lines.join("\n")), &[]).map(|config| config.server.unwrap().mounts)
+    };
+    for (good, prefix) in [("/", ""), ("/a", "/a"), ("/cp/reseller-api_1.2~", "/cp/reseller-api_1.2~")] {
+        assert_eq!(mounts(&[(one.id, good)]).unwrap()[one.id].prefix(), prefix);
+    }
+    // They may change places, and stand below each other.
+    mounts(&[(one.id, other.server.mount()), (other.id, one.server.mount())]).unwrap();
+    mounts(&[(one.id, "/"), (other.id, "/a")]).unwrap();
+    mounts(&[(one.id, "/a"), (other.id, "/a/b")]).unwrap();
+    for bad in
+        ["", "a", "/a/", "//", "/a//b", "/a/../b", "/a/.", "/a?b", "/a#b", "/a b", "/a%20b", "/\u{e9}", "https://a.example"]
+    {
+        let error = mounts(&[(one.id, bad)]).unwrap_err();
+        assert!(error.starts_with(&format!("{FILE}:2:")) && error.contains("is no path such as"), "{bad}: {error}");
+    }
+    for same in [&[(one.id, "/a"), (other.id, "/a")][..], &[(one.id, other.server.mount())]] {
+        let error = mounts(same).unwrap_err();
+        assert!(error.ends_with(" is served there"), "{error}");
+    }
+    assert_eq!(
+        mounts(&[("nobody", "/a")]).unwrap_err(),
+        format!("{FILE}:2:1: server.mounts.nobody: there is no such provider; known here: {}, {}", one.id, other.id)
+    );
 }
 
 #[test]

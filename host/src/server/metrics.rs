@@ -44,9 +44,9 @@ impl Metrics {
         Self(answers.collect())
     }
 
-    /// Counts an answer of the API at a mount.
-    pub(super) fn answered(&self, mount: &str, status: u16, took: Duration) {
-        let Some(answers) = self.0.iter().find(|answers| answers.provider.server.mount() == mount) else { return };
+    /// Counts an answer of a provider's API.
+    pub(super) fn answered(&self, provider: &Provider, status: u16, took: Duration) {
+        let Some(answers) = self.0.iter().find(|answers| answers.provider.id == provider.id) else { return };
         if let Some(count) = answers.by_status.get(usize::from(status.wrapping_sub(STATUS_MIN))) {
             count.fetch_add(1, Ordering::Relaxed);
         }

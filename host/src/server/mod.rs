@@ -8,6 +8,7 @@ mod checkpoints;
 mod errands;
 mod keys;
 mod metrics;
+mod mounts;
 mod probes;
 mod schedule;
 mod visit;
@@ -20,8 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use provisor_providers::PROVIDERS;
-use provisor_providers::server::{Rules, Server as Api};
+use provisor_providers::server::Rules;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -31,6 +31,7 @@ use self::cards::{CardGateway, NoGateway, Simulated};
 use self::checkpoints::Checkpoints;
 use self::keys::KeyCache;
 use self::metrics::Metrics;
+pub use self::mounts::Mounts;
 use self::webhooks::Postman;
 use crate::addresses::Addresses;
 use crate::clock::Clock;
@@ -48,6 +49,8 @@ const ERRANDS: usize = 16;
 /// What the operator may choose.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Where the APIs are served.
+    pub mounts: Mounts,
     /// Reverse proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Requests per minute from one address; 0 for no limit.
@@ -82,6 +85,7 @@ pub enum Gateway {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            mounts: Mounts::default(),
             trusted_proxies: Vec::new(),
             per_ip_per_minute: 600,
             gateway: Gateway::Simulated,
@@ -146,14 +150,6 @@ pub(crate) struct State {
     metrics: Metrics,
     gateway: Box<dyn CardGateway>,
     errands: Arc<Semaphore>,
-}
-
-/// The API that serves a path, and the prefix that is not its own.
-pub(crate) fn mounted(path: &str) -> Option<(&'static dyn Api, &'static str)> {
-    PROVIDERS.iter().map(|provider| provider.server).find_map(|api| {
-        let rest = path.strip_prefix(api.mount())?;
-        rest.starts_with('/').then_some((api, api.mount()))
-    })
 }
 
 /// Serves the providers' APIs on a listener.

@@ -9,14 +9,15 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
+use provisor_providers::books::{AuditRow, Books as _, Fault};
 use provisor_providers::message::{Headers, Request, Response};
 use provisor_providers::server::{Admission, Moment, Server as Api, Step, TurnedAway, Visit, Work};
 
 use super::keys::RequestKeys;
-use super::{State, between, mounted, probes};
+use super::{State, between, probes};
 use crate::addresses;
 use crate::listen::{BodyError, read_body};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Transaction};
 use crate::telemetry::request_id_of;
 
 /// The largest body either API takes.
@@ -35,18 +36,21 @@ struct Arrival {
 pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, socket: IpAddr) -> HttpResponse<Full<Bytes>> {
     let seed = state.clock.seed();
     let request_id = request_id_of(state.clock.now(), &seed);
-    let Some((api, prefix)) = mounted(request.uri().path()) else { return probes::answer(state, &request, &request_id) };
+    let Some((provider, prefix)) = state.options.mounts.find(request.uri().path()) else {
+        return probes::answer(state, &request, &request_id);
+    };
     let received = Instant::now();
     let peer = addresses::peer(socket, request.headers(), &state.options.trusted_proxies);
     let arrival = Arrival { peer, seed, request_id };
-    let served = serve(state, api, prefix, request, &arrival).await;
+    let api = provider.server;
+    let served = serve(state, api, Arc::clone(prefix), request, &arrival).await;
     state.checkpoints.count();
     let (response, not_before) = served.unwrap_or_else(|why| (api.turn_away(why, &arrival.request_id), received));
     if not_before > Instant::now() {
         tokio::time::sleep_until(not_before.into()).await;
     }
     let elapsed = received.elapsed();
-    state.metrics.answered(api.mount(), response.status, elapsed);
+    state.metrics.answered(provider, response.status, elapsed);
     tracing::debug!(request_id = arrival.request_id, status = response.status, ?elapsed, "answered");
     to_http(response)
 }
@@ -54,34 +58,47 @@ pub(super) async fn answer(state: &Arc<State>, request: HttpRequest<Incoming>, s
 async fn serve(
     state: &Arc<State>,
     api: &'static dyn Api,
-    prefix: &str,
+    prefix: Arc<str>,
     request: HttpRequest<Incoming>,
     arrival: &Arrival,
 ) -> Result<(Response, Instant), TurnedAway> {
     let &Arrival { peer, seed, ref request_id } = arrival;
     state.addresses.take(peer, Instant::now()).map_err(|retry_after_s| TurnedAway::RateLimited { retry_after_s })?;
-    let request = read(api, prefix, request).await?;
+    let (request, unread) = read(api, &prefix, request).await;
     // From here on: a caller who sends the body late must not use up the floor with that.
     let begun = Instant::now();
     let moment = Moment { now: state.clock.now(), seed, rules: state.options.rules.clone() };
-    let visit = Arc::new(Visit { request, peer, request_id: request_id.clone(), moment });
+    let visit = Arc::new(Visit { request, prefix, peer, request_id: request_id.clone(), moment });
+    if let Some(why) = unread {
+        return turn_away(state, api, &visit, why).await;
+    }
     for distrust in [false, true] {
-        let work = match admit(state, api, Arc::clone(&visit), distrust).await? {
-            Admission::Answered(response) => return Ok((response, begun)),
-            Admission::Work(work) => work,
+        let work = match admit(state, api, Arc::clone(&visit), distrust).await {
+            Ok(Admission::Answered(response)) => return Ok((response, begun)),
+            Ok(Admission::Work(work)) => work,
+            Err(why) => return turn_away(state, api, &visit, why).await,
         };
         if let Some((response, floor)) = work_off(state, work).await? {
             return Ok((response, begun + floor));
         }
         tracing::debug!(request_id, "the key changed: admitting once more");
     }
-    Err(TurnedAway::Busy)
+    turn_away(state, api, &visit, TurnedAway::Busy).await
+}
+
+/// Answers what is not admitted, once its audit row is written. What a target's query may hold is the API's to know: it is left out.
+async fn turn_away(state: &State, api: &dyn Api, visit: &Visit, why: TurnedAway) -> Result<(Response, Instant), TurnedAway> {
+    let response = api.turn_away(why, &visit.request_id);
+    let row = visit.audit_row(visit.request.path(), response.status, "request");
+    let row = AuditRow { reason: Some(why.reason().to_owned()), ..row };
+    commit(&state.store, move |books| books.audit(&row)).await?;
+    Ok((response, Instant::now()))
 }
 
 /// One transaction after the other until there is an answer; none when the key is stale.
 async fn work_off(state: &State, mut work: Work) -> Result<Option<(Response, Duration)>, TurnedAway> {
     for _ in 0..TRANSACTIONS_MAX {
-        match commit(&state.store, work).await? {
+        match commit(&state.store, move |books| work(books)).await? {
             Step::Answer { response, floor } => return Ok(Some((response, floor))),
             Step::Stale => return Ok(None),
             Step::Between { need, then } => work = then(between::meet(state, need).await),
@@ -116,8 +133,11 @@ async fn admit(state: &Arc<State>, api: &'static dyn Api, visit: Arc<Visit>, dis
 
 /// No audit row, no answer: whatever keeps the transaction from committing, the caller is told to come again, or that it is not
 /// known what became of the request.
-async fn commit(store: &Store, work: Work) -> Result<Step, TurnedAway> {
-    store.transact(move |books| work(books)).await.map_err(|error| match error {
+async fn commit<T: Send + 'static>(
+    store: &Store,
+    work: impl Fn(&mut Transaction<'_>) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, TurnedAway> {
+    store.transact(work).await.map_err(|error| match error {
         StoreError::Busy => TurnedAway::Busy,
         // Nobody may read "not executed" into the answer: a repeat under the same idempotency key finds out.
         StoreError::Unknown => {
@@ -131,11 +151,9 @@ async fn commit(store: &Store, work: Work) -> Result<Step, TurnedAway> {
     })
 }
 
-async fn read(api: &'static dyn Api, prefix: &str, request: HttpRequest<Incoming>) -> Result<Request, TurnedAway> {
+/// The request, and why the rest of it was not read, if that is so.
+async fn read(api: &'static dyn Api, prefix: &str, request: HttpRequest<Incoming>) -> (Request, Option<TurnedAway>) {
     let (head, body) = request.into_parts();
-    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
-        return Err(TurnedAway::Malformed);
-    }
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let mut request = Request {
         method: head.method.as_str().to_owned(),
@@ -143,14 +161,22 @@ async fn read(api: &'static dyn Api, prefix: &str, request: HttpRequest<Incoming
         headers: from_http(&head.headers),
         body: Vec::new(),
     };
-    if api.wants_body(&request) {
-        request.body = read_body(body, BODY_BYTES).await.map_err(|error| match error {
-            BodyError::TooLarge => TurnedAway::BodyTooLarge,
-            BodyError::Timeout => TurnedAway::BodyTimeout,
-            BodyError::Broken => TurnedAway::Malformed,
-        })?;
+    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
+        return (request, Some(TurnedAway::Malformed));
     }
-    Ok(request)
+    if !api.wants_body(&request) {
+        return (request, None);
+    }
+    let unread = match read_body(body, BODY_BYTES).await {
+        Ok(body) => {
+            request.body = body;
+            None
+        }
+        Err(BodyError::TooLarge) => Some(TurnedAway::BodyTooLarge),
+        Err(BodyError::Timeout) => Some(TurnedAway::BodyTimeout),
+        Err(BodyError::Broken) => Some(TurnedAway::Malformed),
+    };
+    (request, unread)
 }
 
 fn from_http(headers: &HeaderMap) -> Headers {

@@ -24,6 +24,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (15, include_str!("migrations/0015_idempotency.sql")),
     (16, include_str!("migrations/0016_ends.sql")),
     (17, include_str!("migrations/0017_fence.sql")),
+    (18, include_str!("migrations/0018_sandbox.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

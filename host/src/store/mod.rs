@@ -27,6 +27,7 @@ mod outbox;
 mod panels;
 mod payments;
 mod postgres;
+mod sandbox;
 mod sealed;
 mod services;
 mod sql;

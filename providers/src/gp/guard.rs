@@ -24,8 +24,6 @@ use crate::server::{Admission, From, Key, Keys, Step, Visit};
 const PASSWORD_FLOOR: Duration = Duration::from_millis(150);
 /// How long the identical request gets the stored answer, in seconds (our choice, 2.5).
 const RESEND_S: i64 = 60;
-/// Of a request-target, in the audit log.
-const MAX_AUDITED_PATH: usize = 512;
 
 /// Does what an admitted request asks for, inside the savepoint.
 pub(super) type Act = fn(&Admitted, &mut dyn Books) -> Result<Answer, Stop>;
@@ -237,9 +235,6 @@ impl Verdict {
 
     /// Writes the audit row; without it there is no answer.
     fn deliver(self, visit: &Visit, key: Option<&Key>, floor: Duration, books: &mut dyn Books) -> Result<Step, Fault> {
-        // Without the query, which is no part of this protocol and may hold what was meant for the body.
-        let path = visit.request.path();
-        let path = path.get(..path.len().min(MAX_AUDITED_PATH)).unwrap_or_default();
         let mut response = respond(self.status, &self.json, &visit.request_id);
         if let Some(seconds) = self.retry_after_s {
             response.headers.add("Retry-After", seconds.max(1).to_string());
@@ -249,16 +244,10 @@ impl Verdict {
         }
         books.audit(&AuditRow {
             account: key.map(|key| key.account),
-            at: visit.moment.now,
             key_id: key.map(|key| key.public_id.clone()),
-            peer: visit.peer,
-            method: visit.request.method.clone(),
-            path: path.to_owned(),
-            status: self.status,
             reason: self.reason,
-            request_id: visit.request_id.clone(),
-            event: self.event.to_owned(),
-            detail: None,
+            // Without the query, which is no part of this protocol and may hold what was meant for the body.
+            ..visit.audit_row(visit.request.path(), self.status, self.event)
         })?;
         Ok(Step::Answer { response, floor })
     }

@@ -54,7 +54,7 @@ impl crate::server::Server for Server {
     }
 
     /// The envelope's AES key is the first 16 characters: base62 makes them worth 95 bits (our choice, 2.7).
-    fn issue_key(&self, rng: &mut StdRng) -> Issued {
+    fn issue_key(&self, rng: &mut StdRng, _is_sandbox: bool) -> Issued {
         Issued {
             public_id: format!("gp_{}", Alphanumeric.sample_string(rng, 16)),
             secret: Alphanumeric.sample_string(rng, 40).into(),

@@ -54,7 +54,7 @@ pub struct Refused {
 pub enum Reason {
     /// The request-target is not a path of printable ASCII without a fragment; a 400, all others are a 401.
     MalformedTarget,
-    /// A `KH-*` header is missing, given twice or not ASCII.
+    /// A `KH-*` header is missing, given twice, made of several, or not ASCII.
     MissingHeaders,
     /// The key id is malformed.
     BadKey,
@@ -118,7 +118,7 @@ pub fn judge(visit: &Visit, keys: &dyn Keys) -> Result<Verdict, Fault> {
         (Ok(()), Some(key)) => Verdict::Admitted(Admitted { key, nonce, timestamp: claims.timestamp }),
         (judged, key) => {
             let reason = judged.err().unwrap_or(Reason::UnknownOrLockedKey);
-            let hint = hint(request, &claims, &signed, secret(key.as_deref())).filter(|_| reason == Reason::SignatureMismatch);
+            let hint = hint(visit, &claims, &signed, secret(key.as_deref())).filter(|_| reason == Reason::SignatureMismatch);
             Verdict::Refused(Refused { reason, key, key_id: key_id(), hint })
         }
     })
@@ -169,8 +169,9 @@ fn claims(request: &Request, is_in_window: impl FnOnce(i64) -> bool) -> Result<C
     Ok(Claims { key_id, timestamp_text, timestamp, nonce, signature })
 }
 
+/// No value of these headers has a comma: where there is one, a hop between made one line of two.
 fn present<'a>(headers: &'a Headers, name: &'a str) -> Option<&'a str> {
-    headers.once(name).filter(|value| !value.is_empty())
+    headers.once(name).filter(|value| !value.is_empty() && !value.contains(','))
 }
 
 /// A path with an optional query: no absolute form, nothing that a hop between could have read otherwise.
@@ -206,9 +207,13 @@ fn secret(key: Option<&Key>) -> &str {
 }
 
 /// The usual mistakes of a new client. Worked out for unknown keys too, so that those take as long.
-fn hint(request: &Request, claims: &Claims<'_>, signed: &str, secret: &str) -> Option<&'static str> {
+fn hint(visit: &Visit, claims: &Claims<'_>, signed: &str, secret: &str) -> Option<&'static str> {
+    let request = &visit.request;
     let attempts = [
-        ("would match with the prefix in the signed path", claims.signing_string(request, &format!("{MOUNT}{}", request.target))),
+        (
+            "would match with the prefix in the signed path",
+            claims.signing_string(request, &format!("{}{}", visit.prefix, request.target)),
+        ),
         ("would match without the query in the signed path", claims.signing_string(request, request.path())),
         ("would match with a newline after the last signed line", format!("{signed}\n")),
     ];
@@ -281,7 +286,8 @@ mod tests {
 
     fn visit(request: Request) -> Visit {
         let moment = Moment { now: Timestamp::from_second(NOW).unwrap(), seed: [0; 32], rules: Rules::default() };
-        Visit { request, peer: [203, 0, 113, 7].into(), request_id: "01HX7Z3K8Q".to_owned(), moment }
+        let (peer, request_id) = ([203, 0, 113, 7].into(), "01HX7Z3K8Q".to_owned());
+        Visit { request, prefix: MOUNT.into(), peer, request_id, moment }
     }
 
     fn signed_as(method: &str, target: &str, timestamp: &str, signed: &str) -> Request {
@@ -333,7 +339,15 @@ mod tests {
         for name in [header::KEY, header::TIMESTAMP, header::NONCE, header::SIGNATURE] {
             let request = signed(NOW);
             let value = request.headers.once(name).unwrap().as_bytes().to_vec();
-            for values in [vec![], vec![&value[..], &value[..]], vec![b"".as_slice()], vec![b"\xff".as_slice()], vec![b"a\tb"]] {
+            let merged = [&value[..], &value[..]].join(&b", "[..]);
+            for values in [
+                vec![],
+                vec![&value[..], &value[..]],
+                vec![&merged[..]],
+                vec![b"".as_slice()],
+                vec![b"\xff".as_slice()],
+                vec![b"a\tb"],
+            ] {
                 let found = reason(replace(request.clone(), name, &values), &known);
                 assert_eq!(found, Some(Reason::MissingHeaders), "{name} {values:?}");
             }
@@ -347,7 +361,6 @@ mod tests {
         for (name, value, expected) in [
             (header::KEY, "kh_live_short".to_owned(), Reason::BadKey),
             (header::KEY, key_id().to_lowercase(), Reason::BadKey),
-            (header::KEY, format!("{0},{0}", key_id()), Reason::BadKey),
             (header::TIMESTAMP, "176722560".to_owned(), Reason::BadTimestamp),
             (header::TIMESTAMP, "+176722560".to_owned(), Reason::BadTimestamp),
             (header::TIMESTAMP, "1767225600.0".to_owned(), Reason::BadTimestamp),

@@ -47,10 +47,15 @@ pub const PROBLEM_TYPE: &str = "https://www.kernelhost.com/en/reseller-api/error
 /// A problem's content type.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// `kh_live_` or, on a sandbox book, `kh_test_` (our choice, 2.17), then 32 of `A-Z0-9`.
+/// What a key id begins with (spec 2).
+pub const LIVE_KEY: &str = "kh_live_";
+/// What it begins with on a sandbox book (our choice, 2.17).
+pub const TEST_KEY: &str = "kh_test_";
+
+/// One of the two beginnings, then 32 of `A-Z0-9`.
 pub fn is_key_id(text: &str) -> bool {
-    text.strip_prefix("kh_live_")
-        .or_else(|| text.strip_prefix("kh_test_"))
+    text.strip_prefix(LIVE_KEY)
+        .or_else(|| text.strip_prefix(TEST_KEY))
         .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()))
 }
 

@@ -104,7 +104,8 @@ fn mount(provider: &str) -> &'static str {
 /// A reseller with credit, and a key of each API.
 async fn open_account(store: &Store) -> Result<(AccountId, BTreeMap<&'static str, Issued>), Failure> {
     let mut rng = StdRng::from_seed(System.seed());
-    let keys: BTreeMap<_, _> = PROVIDERS.iter().map(|provider| (provider.id, provider.server.issue_key(&mut rng))).collect();
+    let keys: BTreeMap<_, _> =
+        PROVIDERS.iter().map(|provider| (provider.id, provider.server.issue_key(&mut rng, false))).collect();
     let issued: Vec<(&'static str, String, SecretString)> =
         keys.iter().map(|(provider, key)| (*provider, key.public_id.clone(), key.secret.clone())).collect();
     let opened = store.transact(move |books| {

@@ -220,8 +220,10 @@ impl<'a> Refusal<'a> {
             "client_not_found" => "ask the provider's support",
             _ => "",
         };
-        let order = self.told.as_ref().and_then(|told| told.order_id);
-        let effect = if self.ask.path == "/v1/orders" { Effect::Partial } else { Effect::None };
+        let is_order = self.ask.path == "/v1/orders";
+        // What a renewal's answer names could only be the order that the service came from.
+        let order = self.told.as_ref().and_then(|told| told.order_id).filter(|_| is_order);
+        let effect = if is_order { Effect::Partial } else { Effect::None };
         let problem = Problem {
             effect,
             remote_id: order.map(|id| format!("order/{id}")),

@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 
-use super::{cycle, orders, renewals, services};
-use crate::books::{AccountId, Attempted, Books, Fault, Keep, Login, NewService, Order, OrderStatus, Power};
+use super::{cycle, orders, payments, renewals, services};
+use crate::books::{
+    AccountId, Attempted, Books, Entry, Fault, Keep, Login, NewService, Order, OrderStatus, Power, Service, ServiceStatus,
+};
 use crate::money::Minor;
 use crate::server::Moment;
 
@@ -52,15 +54,67 @@ fn settle(moment: &Moment, account: AccountId, order: &Order, rng: &mut StdRng, 
 
 /// Makes the services of a paid order that waits for the operator; false if it does not wait.
 pub(super) fn by_hand(moment: &Moment, account: AccountId, order: &Order, books: &mut dyn Books) -> Result<bool, Fault> {
-    if order.status != OrderStatus::Paid || order.due_at.is_some() {
+    if !waits_for_operator(order) {
         return Ok(false);
     }
     fulfil(moment, account, order, &mut moment.rng(), books)?;
     Ok(true)
 }
 
-/// Makes the services of a paid order; the order names the first.
+/// Gives up a paid order that waits for the operator; false if it does not wait. Its services are there as failed ones, and what was
+/// paid goes back to the credit, where it pays what waits for it. The invoice stays as it was written, and the stock as the operator
+/// counts it.
+pub(super) fn give_up(moment: &Moment, account: AccountId, order: &Order, books: &mut dyn Books) -> Result<bool, Fault> {
+    if !waits_for_operator(order) {
+        return Ok(false);
+    }
+    make(moment, account, order, &mut moment.rng(), End::GivenUp, books)?;
+    let refund = Entry { at: moment.now, kind: "refund", reference: &order.invoice_id.to_string() };
+    books.account(account).deposit(order.new.total, &refund)?;
+    payments::credited(moment, account, books)?;
+    Ok(true)
+}
+
+/// How a paid order ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Made,
+    GivenUp,
+}
+
+impl End {
+    fn event(self) -> &'static str {
+        match self {
+            Self::Made => "service.provisioned",
+            Self::GivenUp => "service.failed",
+        }
+    }
+
+    fn order_status(self) -> OrderStatus {
+        match self {
+            Self::Made => OrderStatus::Completed,
+            Self::GivenUp => OrderStatus::Cancelled,
+        }
+    }
+}
+
+fn waits_for_operator(order: &Order) -> bool {
+    order.status == OrderStatus::Paid && order.due_at.is_none()
+}
+
 fn fulfil(moment: &Moment, account: AccountId, order: &Order, rng: &mut StdRng, books: &mut dyn Books) -> Result<(), Fault> {
+    make(moment, account, order, rng, End::Made, books)
+}
+
+/// Writes the services of a paid order and ends it; the order names the first.
+fn make(
+    moment: &Moment,
+    account: AccountId,
+    order: &Order,
+    rng: &mut StdRng,
+    end: End,
+    books: &mut dyn Books,
+) -> Result<(), Fault> {
     // What is no longer on sale is still owed.
     let family = books.product(order.new.product_id)?.map_or_else(|| "kvm".to_owned(), |product| product.family.clone());
     let mut books = books.account(account);
@@ -68,14 +122,22 @@ fn fulfil(moment: &Moment, account: AccountId, order: &Order, rng: &mut StdRng, 
     let mut first = None;
     for index in 0..order.new.quantity {
         let id = books.add_service(&new_service(moment, order, &family, index, rng)?)?;
-        if profile.listens {
-            let service = books.service(id)?.ok_or_else(|| Fault(format!("service {id} is gone")))?;
-            services::tell(moment, &profile, &mut *books, "service.provisioned", &service)?;
-        }
         first = first.or(Some(id));
+        if end == End::Made && !profile.listens {
+            continue;
+        }
+        let mut service = books.service(id)?.ok_or_else(|| Fault(format!("service {id} is gone")))?;
+        if end == End::GivenUp {
+            service = Service { status: ServiceStatus::Failed, power: None, bill_at: None, ..service };
+            books.set_service(&service)?;
+        }
+        services::tell(moment, &profile, &mut *books, end.event(), &service)?;
     }
-    let completed = Order { status: OrderStatus::Completed, service_id: first, due_at: None, ..order.clone() };
-    if books.set_order(&completed, order.status)? { Ok(()) } else { Err(Fault(format!("order {} changed meanwhile", order.id))) }
+    let ended = Order { status: end.order_status(), service_id: first, due_at: None, ..order.clone() };
+    if !books.set_order(&ended, order.status)? {
+        return Err(Fault(format!("order {} changed meanwhile", order.id)));
+    }
+    if end == End::GivenUp { orders::tell(moment, &profile, &mut *books, "order.cancelled", &ended) } else { Ok(()) }
 }
 
 fn new_service(moment: &Moment, order: &Order, family: &str, index: u32, rng: &mut StdRng) -> Result<NewService, Fault> {

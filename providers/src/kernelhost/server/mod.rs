@@ -66,7 +66,7 @@ impl crate::server::Server for Server {
     fn admit(&self, visit: Arc<Visit>, keys: &dyn Keys) -> Result<Admission, Fault> {
         match public(&visit.request) {
             Some("/v1/health") => return Ok(Admission::Answered(health(&visit))),
-            Some(document::PATH) => return Ok(Admission::Answered(finish(document::answer(&visit.request), &visit))),
+            Some(document::PATH) => return Ok(Admission::Answered(finish(document::answer(&visit), &visit))),
             _ => {}
         }
         if let Some(told) = options(&visit.request) {
@@ -85,9 +85,10 @@ impl crate::server::Server for Server {
         problem::turned_away(why, request_id)
     }
 
-    fn issue_key(&self, rng: &mut StdRng) -> Issued {
+    fn issue_key(&self, rng: &mut StdRng, is_sandbox: bool) -> Issued {
+        let kind = if is_sandbox { wire::TEST_KEY } else { wire::LIVE_KEY };
         let id: String = (0..32).map(|_| char::from(KEY_ID_ALPHABET[rng.random_range(0..KEY_ID_ALPHABET.len())])).collect();
-        Issued { public_id: format!("kh_live_{id}"), secret: Alphanumeric.sample_string(rng, SECRET_LENGTH).into() }
+        Issued { public_id: format!("{kind}{id}"), secret: Alphanumeric.sample_string(rng, SECRET_LENGTH).into() }
     }
 
     fn scopes(&self) -> &'static [Scope] {
@@ -118,6 +119,11 @@ impl crate::server::Server for Server {
     fn fulfil_order(&self, moment: &Moment, account: AccountId, order: i64, books: &mut dyn Books) -> Result<bool, Fault> {
         let Some(order) = books.account(account).order(order)? else { return Ok(false) };
         fulfilment::by_hand(moment, account, &order, books)
+    }
+
+    fn fail_order(&self, moment: &Moment, account: AccountId, order: i64, books: &mut dyn Books) -> Result<bool, Fault> {
+        let Some(order) = books.account(account).order(order)? else { return Ok(false) };
+        fulfilment::give_up(moment, account, &order, books)
     }
 
     fn cancel_order(&self, moment: &Moment, account: AccountId, order: i64, books: &mut dyn Books) -> Result<bool, Fault> {
@@ -238,7 +244,8 @@ mod tests {
     fn admit(method: &str, target: &str) -> Admission {
         let moment = Moment { now: "2027-01-15T08:00:00.5Z".parse().unwrap(), seed: [0; 32], rules: Rules::default() };
         let request = request(method, target, Headers::new());
-        let visit = Visit { request, peer: [192, 0, 2, 1].into(), request_id: "01HX7Z3K8Q".to_owned(), moment };
+        let (peer, request_id) = ([192, 0, 2, 1].into(), "01HX7Z3K8Q".to_owned());
+        let visit = Visit { request, prefix: "".into(), peer, request_id, moment };
         Server.admit(Arc::new(visit), &NoKeys).unwrap()
     }
 

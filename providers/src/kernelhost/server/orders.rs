@@ -130,7 +130,13 @@ pub(super) fn cancel(moment: &Moment, account: AccountId, order: &Order, books: 
 }
 
 /// Tells that `kind` happened to an order.
-fn tell(moment: &Moment, profile: &Account, books: &mut dyn AccountBooks, kind: &str, order: &Order) -> Result<(), Fault> {
+pub(super) fn tell(
+    moment: &Moment,
+    profile: &Account,
+    books: &mut dyn AccountBooks,
+    kind: &str,
+    order: &Order,
+) -> Result<(), Fault> {
     if profile.listens { events::emit(moment, books, kind, order.id, &show(order)) } else { Ok(()) }
 }
 

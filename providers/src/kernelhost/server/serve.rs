@@ -22,10 +22,6 @@ use crate::server::{Key, Met, Need, Step, Visit, Work};
 const UNFINISHED_MARGIN_S: i64 = 3600;
 /// The status under which a change is recorded that has no answer yet; it is never sent.
 const RUNNING: u16 = 102;
-/// Of the request-target in an audit row.
-const AUDIT_PATH_BYTES_MAX: usize = 512;
-/// Of the method in an audit row.
-const AUDIT_METHOD_BYTES_MAX: usize = 16;
 
 /// A request that admission refused: counted against the key if it is of that kind, and audited.
 pub(super) fn refused(visit: &Visit, refused: &Refused, books: &mut dyn Books) -> Result<Step, Fault> {
@@ -305,21 +301,9 @@ fn answer(visit: &Visit, by: By<'_>, response: Response, detail: Option<&str>, b
 fn row(visit: &Visit, by: By<'_>, status: u16, event: &str) -> AuditRow {
     AuditRow {
         account: by.key.map(|key| key.account),
-        at: visit.moment.now,
         key_id: by.key_id.map(str::to_owned),
-        peer: visit.peer,
-        method: cut(&visit.request.method, AUDIT_METHOD_BYTES_MAX),
-        path: cut(&visit.request.target, AUDIT_PATH_BYTES_MAX),
-        status,
-        reason: None,
-        request_id: visit.request_id.clone(),
-        event: event.to_owned(),
-        detail: None,
+        ..visit.audit_row(&visit.request.target, status, event)
     }
-}
-
-fn cut(text: &str, bytes_max: usize) -> String {
-    text[..text.floor_char_boundary(bytes_max)].to_owned()
 }
 
 #[cfg(test)]
@@ -338,11 +322,5 @@ mod tests {
         ] {
             assert_eq!(nonce_expiry(timestamp, now).unwrap(), expiry, "{}", timestamp - second);
         }
-    }
-
-    #[test]
-    fn long_targets_are_cut_between_characters() {
-        assert_eq!(cut("/v1/me", 512), "/v1/me");
-        assert_eq!(cut(&"é".repeat(300), 511).len(), 510);
     }
 }

@@ -41,10 +41,10 @@ pub(super) fn one(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
     Ok(ok(&show(&find(call, id, books)?)))
 }
 
-/// `GET /v1/services/{id}/credentials`. A terminated service has none.
+/// `GET /v1/services/{id}/credentials`. A terminated service has none, nor has one that could not be made.
 pub(super) fn credentials(call: &Call<'_>, id: i64, books: &mut dyn Books) -> Handled {
     let service = find(call, id, books)?;
-    if service.status == ServiceStatus::Terminated {
+    if matches!(service.status, ServiceStatus::Terminated | ServiceStatus::Failed) {
         return Err(problem::not_found().into());
     }
     let login = books.account(call.key.account).login(id)?.ok_or_else(problem::not_found)?;

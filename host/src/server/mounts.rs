@@ -1,0 +1,83 @@
+//! Where each provider's API is served.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use provisor_providers::{PROVIDERS, Provider};
+
+/// Paths that the host answers itself, also where an API is served at the root.
+const OWN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// The prefixes below which the APIs are served; the longest that fits decides.
+#[derive(Clone)]
+pub struct Mounts(Vec<(Arc<str>, &'static Provider)>);
+
+impl Mounts {
+    /// Every provider at the prefix given for its id, or else where its API is by default. A prefix begins with a slash and does not
+    /// end with one; the root's is empty.
+    pub fn new(prefixes: &BTreeMap<String, String>) -> Self {
+        let prefix = |provider: &Provider| prefixes.get(provider.id).map_or(provider.server.mount(), String::as_str);
+        let mut mounts: Vec<_> = PROVIDERS.iter().map(|provider| (prefix(provider).into(), provider)).collect();
+        mounts.sort_by_key(|(prefix, _): &(Arc<str>, _)| std::cmp::Reverse(prefix.len()));
+        Self(mounts)
+    }
+
+    /// Which API serves a path, and the prefix that is not its own.
+    pub(super) fn find(&self, path: &str) -> Option<(&'static Provider, &Arc<str>)> {
+        if OWN.contains(&path) {
+            return None;
+        }
+        let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        self.0.iter().find(|(prefix, _)| is_below(prefix)).map(|(prefix, provider)| (*provider, prefix))
+    }
+}
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Self::new(&BTreeMap::new())
+    }
+}
+
+impl fmt::Debug for Mounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(prefix, provider)| (prefix, provider.id))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounts(prefixes: &[(&str, &str)]) -> Mounts {
+        Mounts::new(&prefixes.iter().map(|(id, prefix)| ((*id).to_owned(), (*prefix).to_owned())).collect())
+    }
+
+    fn found<'a>(mounts: &'a Mounts, path: &str) -> Option<(&'static str, &'a str)> {
+        mounts.find(path).map(|(provider, prefix)| (provider.id, &**prefix))
+    }
+
+    #[test]
+    fn without_a_choice_each_api_is_where_its_provider_has_it() {
+        let mounts = Mounts::default();
+        for provider in PROVIDERS {
+            let prefix = provider.server.mount();
+            assert_eq!(found(&mounts, &format!("{prefix}/x")), Some((provider.id, prefix)));
+            assert_eq!(found(&mounts, prefix), None);
+            assert_eq!(found(&mounts, &format!("{prefix}x/")), None);
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_that_fits_decides() {
+        let [one, other] = [PROVIDERS[0].id, PROVIDERS[1].id];
+        for prefixes in [[(one, ""), (other, "/api")], [(other, "/api"), (one, "")]] {
+            let mounts = mounts(&prefixes);
+            assert_eq!(found(&mounts, "/api/x"), Some((other, "/api")));
+            assert_eq!(found(&mounts, "/apis/x"), Some((one, "")));
+            assert_eq!(found(&mounts, "/v1/me"), Some((one, "")));
+            assert_eq!(found(&mounts, "/healthz"), None);
+            assert_eq!(found(&mounts, "/readyz"), None);
+        }
+    }
+}

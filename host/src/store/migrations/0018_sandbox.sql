@@ -1,0 +1,4 @@
+-- A book for trying things out. One row at most.
+CREATE TABLE sandboxes (
+  id BIGINT NOT NULL PRIMARY KEY
+);

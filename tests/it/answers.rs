@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use provisor::clock::Clock;
-use provisor::server::Options;
+use provisor::server::{Mounts, Options};
 use provisor_tests::book::Engine;
 use provisor_tests::house::House;
 use provisor_tests::http::Http;
@@ -12,9 +12,13 @@ use provisor_tests::raw;
 use provisor_tests::resellers::{KernelHostKey, KeyTraits};
 use serde_json::{Value, json};
 
+fn engine() -> Engine {
+    Engine::of_module(module_path!())
+}
+
 #[tokio::test]
 async fn every_answer_names_its_request_and_every_refusal_is_a_problem() {
-    let house = House::start().await;
+    let house = House::start_in(engine()).await;
     let http = Http::default();
     let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
     let v1 = |path: &str| format!("{mount}{path}");
@@ -61,10 +65,39 @@ async fn every_answer_names_its_request_and_every_refusal_is_a_problem() {
     }
 }
 
+#[tokio::test]
+async fn an_api_is_served_where_the_operator_wants_it() {
+    for (prefix, url) in [("", "/"), ("/reseller/api", "/reseller/api")] {
+        let mounts = Mounts::new(&[("kernelhost", prefix), ("gp", "/gp")].map(|(id, at)| (id.to_owned(), at.to_owned())).into());
+        let house = House::start_on(engine(), Options { mounts, per_ip_per_minute: 0, ..Options::default() }).await;
+        let account = house.reseller("10.00").await;
+        let root = format!("http://{}", house.address());
+        let key = house.kernelhost_key(account, KeyTraits::default()).await;
+        let key = KernelHostKey { base_url: format!("{root}{prefix}"), ..key };
+        assert_eq!(key.get("/v1/me").await.status, 200);
+        let http = Http::default();
+        let ask = async |path: &str| http.send("GET", &format!("{root}{path}"), &[], "").await;
+        assert_eq!(ask(&format!("{prefix}/openapi.json")).await.json()["servers"][0]["url"], url);
+        assert_eq!(ask("/healthz").await.body, "ok\n");
+        assert_eq!(ask("/gp/list/").await.content_type(), Some("application/json"), "GP's own form");
+        let before = ask("/cp/kh_reseller_api/v1/health").await.status;
+        assert_eq!(before, if prefix.is_empty() { 401 } else { 404 }, "the default is not served besides");
+
+        // Who signs the prefix too is told apart, for the operator.
+        let now = house.clock.now().as_second();
+        let signed = key.headers(now, "GET", &format!("{prefix}/v1/me?x=1"), b"");
+        let head: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = http.send("GET", &format!("{root}{prefix}/v1/me?x=1"), &head, "").await;
+        assert_eq!(answer.status, if prefix.is_empty() { 200 } else { 401 });
+        let hinted = "SELECT COUNT(*) FROM audit WHERE detail = 'would match with the prefix in the signed path'";
+        assert_eq!(house.book().number(hinted), i64::from(!prefix.is_empty()));
+    }
+}
+
 /// The parser answers by itself: nobody was asked, so there is no id under which anything would be found.
 #[tokio::test]
 async fn what_is_no_request_is_refused_without_an_id() {
-    let house = House::start().await;
+    let house = House::start_in(engine()).await;
     let large = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(20_000));
     for (bytes, status) in [("GET /healthz HTTP/1.1\r\nno field\r\n\r\n", 400), ("GET /a b HTTP/1.1\r\n\r\n", 400), (&large, 431)]
     {
@@ -76,31 +109,29 @@ async fn what_is_no_request_is_refused_without_an_id() {
 /// Whatever a request would have done is not done either.
 #[tokio::test]
 async fn without_its_audit_row_no_request_is_answered() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
-        let house = House::start_on(engine, Options::default()).await;
-        let account = house.reseller("1000.00").await;
-        let key = house.kernelhost_key(account, KeyTraits::default()).await;
-        let order = json!({"product_id": 42, "billing_cycle": "monthly"});
-        let rows = || {
-            ["orders", "invoices", "idempotency", "audit"]
-                .map(|table| house.book().number(&format!("SELECT COUNT(*) FROM {table}")))
-        };
-        assert_eq!(key.get("/v1/me").await.status, 200);
-        let before = rows();
-        house.book().forbid("INSERT", "audit", None);
-        for answer in [key.get("/v1/me").await, key.get("/v1/nowhere").await, key.post("/v1/orders", "one", &order).await] {
-            assert_eq!((answer.status, answer.content_type()), (503, Some("application/problem+json")), "{engine:?}");
-            assert!(answer.json()["type"].as_str().unwrap().ends_with("/service_unavailable"), "{}", answer.json());
-        }
-        assert_eq!(rows(), before, "{engine:?}");
-        house.book().permit("audit");
-        assert_eq!(key.post("/v1/orders", "one", &order).await.status, 201);
+    let house = House::start_in(engine()).await;
+    let account = house.reseller("1000.00").await;
+    let key = house.kernelhost_key(account, KeyTraits::default()).await;
+    let order = json!({"product_id": 42, "billing_cycle": "monthly"});
+    let rows = || {
+        ["orders", "invoices", "idempotency", "audit"].map(|table| house.book().number(&format!("SELECT COUNT(*) FROM {table}")))
+    };
+    assert_eq!(key.get("/v1/me").await.status, 200);
+    let before = rows();
+    house.book().forbid("INSERT", "audit", None);
+    let large = key.send(house.clock.now().as_second(), "POST", "/v1/orders", &[], " ".repeat(65_537).as_bytes()).await;
+    for answer in [key.get("/v1/me").await, key.get("/v1/nowhere").await, key.post("/v1/orders", "one", &order).await, large] {
+        assert_eq!((answer.status, answer.content_type()), (503, Some("application/problem+json")));
+        assert!(answer.json()["type"].as_str().unwrap().ends_with("/service_unavailable"), "{}", answer.json());
     }
+    assert_eq!(rows(), before);
+    house.book().permit("audit");
+    assert_eq!(key.post("/v1/orders", "one", &order).await.status, 201);
 }
 
 #[tokio::test]
 async fn readiness_tells_of_the_check_that_goes_on_behind_it() {
-    let house = House::start().await;
+    let house = House::start_in(engine()).await;
     let http = Http::default();
     loop {
         let answer = http.send("GET", &format!("http://{}/readyz", house.address()), &[], "").await;
@@ -121,7 +152,7 @@ struct Day {
 
 impl Day {
     async fn begin(at: &str) -> Self {
-        let house = House::start().await;
+        let house = House::start_in(engine()).await;
         house.clock.set(at.parse().unwrap());
         let account = house.reseller("1000.00").await;
         let key = house.kernelhost_key(account, KeyTraits::default()).await;
@@ -191,7 +222,7 @@ async fn leap_days_and_the_end_of_32_bit_time_are_days_like_others() {
 
 #[tokio::test]
 async fn who_guesses_key_ids_is_kept_off_the_store_and_who_has_keys_is_not() {
-    let mut house = House::start().await;
+    let mut house = House::start_in(engine()).await;
     let account = house.reseller("0.00").await;
     let mut keys = Vec::new();
     for _ in 0..80 {
@@ -209,4 +240,6 @@ async fn who_guesses_key_ids_is_kept_off_the_store_and_who_has_keys_is_not() {
         answers.push(stranger.get("/v1/me").await.status);
     }
     assert_eq!((answers[0], answers[79]), (401, 503), "{answers:?}");
+    let audited = house.book().number("SELECT COUNT(*) FROM audit WHERE status = 503 AND reason = 'busy' AND path = '/v1/me'");
+    assert_eq!(audited, i64::try_from(answers.iter().filter(|status| **status == 503).count()).unwrap());
 }

@@ -474,7 +474,7 @@ async fn schemathesis_finds_nothing_with_a_panel_s_token() {
     let (configuration, token) = (openapi::in_folder("gateway.toml"), desk.token.clone());
     let asked = tokio::task::spawn_blocking(move || {
         let options = ["--config-file", configuration.to_str().unwrap()];
-        openapi::schemathesis(&url, &options, "gateway.py", &[("PANEL_TOKEN", &token)], if is_long() { 300 } else { 60 });
+        openapi::schemathesis(&url, &options, "gateway.py", &[("PANEL_TOKEN", &token)], (1, if is_long() { 300 } else { 60 }));
     });
     asked.await.unwrap();
     assert!(desk.book.number("SELECT COUNT(*) FROM operations") > 10, "it never got past the first door");

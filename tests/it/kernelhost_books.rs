@@ -158,7 +158,7 @@ impl Desk {
 
     fn admit(&self, request: Request) -> Admission {
         let request_id = format!("01HX7Z3K8Q{:016}", self.requests);
-        let visit = Arc::new(Visit { request, peer: self.peer, request_id, moment: self.moment() });
+        let visit = Arc::new(Visit { request, prefix: "".into(), peer: self.peer, request_id, moment: self.moment() });
         Server.admit(visit, &StoreKeys(&self.store)).unwrap()
     }
 
@@ -430,7 +430,8 @@ async fn a_key_that_changed_after_admission_is_admitted_again() {
         if spoil {
             request.target.push('x');
         }
-        let visit = Visit { request, peer: desk.peer, request_id: "01HX7Z3K8Q".to_owned(), moment: desk.moment() };
+        let visit =
+            Visit { request, prefix: "".into(), peer: desk.peer, request_id: "01HX7Z3K8Q".to_owned(), moment: desk.moment() };
         let Admission::Work(work) = Server.admit(Arc::new(visit), &StoreKeys(&desk.store)).unwrap() else { panic!("answered") };
         let (id, now) = (desk.key.clone(), desk.now);
         let change = move |books: &mut provisor::store::Transaction<'_>| {

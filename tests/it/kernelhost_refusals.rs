@@ -14,6 +14,7 @@ use provisor::server::Options;
 use provisor::store::StoredAuditRow;
 use provisor_providers::books::AccountId;
 use provisor_providers::server::{KeyLimits, LockMode};
+use provisor_tests::book::Engine;
 use provisor_tests::house::House;
 use provisor_tests::http::{Answer, Http};
 use provisor_tests::raw;
@@ -31,6 +32,10 @@ const ELSEWHERE: &str = "203.0.113.7";
 const ORDER: &str = r#"{"product_id":42,"billing_cycle":"monthly"}"#;
 const NOTHING: &[u8] = b"";
 const BODY_BYTES: usize = 64 * 1024;
+
+fn engine() -> Engine {
+    Engine::of_module(module_path!())
+}
 
 /// The headers of a request, in their order.
 type Head = Vec<(String, String)>;
@@ -52,7 +57,7 @@ impl Gate {
         let mut options = Options { per_ip_per_minute: 0, ..Options::default() };
         options.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
         options.rules.lock.mode = mode;
-        Self::furnish(House::start_with(options).await, traits).await
+        Self::furnish(House::start_on(engine(), options).await, traits).await
     }
 
     async fn furnish(house: House, traits: KeyTraits<'_>) -> Self {
@@ -100,17 +105,25 @@ impl Gate {
         self.house.store.read(|books| books.audit_rows(stream, 0, 10_000)).unwrap()
     }
 
+    /// What belongs to nobody and was not even admitted: status, reason, and what was asked.
+    fn turned_away(&self) -> Vec<(u16, String, String)> {
+        let rows = self.audit(0).into_iter().map(|stored| stored.row);
+        rows.map(|row| (row.status, row.reason.unwrap_or_default(), format!("{} {}", row.method, row.path))).collect()
+    }
+
     /// Stops the server, and looks for what it must not have left.
     async fn close(mut self) {
         self.house.stop().await;
         let Verdict::Whole { rows, .. } = self.house.store.read(verify).unwrap() else { panic!("the audit chain is broken") };
         assert!(rows > 0, "nothing was audited");
         let mut searched = 0;
-        for entry in std::fs::read_dir(self.house.directory()).unwrap().map(Result::unwrap) {
-            let bytes = std::fs::read(entry.path()).unwrap();
+        for file in self.house.book().files() {
+            let bytes = std::fs::read(&file).unwrap();
             let found = bytes.windows(MARK.len()).any(|window| window == MARK.as_bytes());
-            assert!(!found, "{} holds a secret", entry.path().display());
-            searched += usize::from(entry.file_name().to_string_lossy().starts_with("provisor.db"));
+            assert!(!found, "{} holds a secret", file.display());
+            // The book and its log, or a server's tables and log.
+            let name = file.display().to_string();
+            searched += usize::from(["/provisor.db", "/base/", "/pg_wal/"].iter().any(|part| name.contains(part)));
         }
         assert!(searched >= 2, "the book and its log were to be searched");
     }
@@ -469,8 +482,8 @@ async fn a_rotated_secret_counts_at_once_and_the_old_one_no_more() {
 async fn an_expired_key_is_unknown() {
     let gate = Gate::open().await;
     assert_eq!(gate.get("/v1/me").await.status, 200);
-    let book = rusqlite::Connection::open(gate.house.directory().join("provisor.db")).unwrap();
-    book.execute("UPDATE api_keys SET expires_at = ?1, version = version + 1", [(EPOCH + 10) * 1000]).unwrap();
+    let expires_at = (EPOCH + 10) * 1000;
+    gate.house.book().execute(&format!("UPDATE api_keys SET expires_at = {expires_at}, version = version + 1"));
     for (second, expected) in [(9, ""), (10, LOCKED), (11, LOCKED)] {
         gate.at(second);
         assert_eq!(gate.knock_from(HERE).await, expected, "{second}");
@@ -480,6 +493,7 @@ async fn an_expired_key_is_unknown() {
 
 #[tokio::test]
 async fn each_scope_opens_its_own_endpoints_and_no_other() {
+    let mut gate = Gate::open().await;
     for (method, path, scope) in [
         ("GET", "/v1/products", "read:products"),
         ("GET", "/v1/products/42", "read:products"),
@@ -490,20 +504,31 @@ async fn each_scope_opens_its_own_endpoints_and_no_other() {
         ("GET", "/v1/services/1/credentials", "read:credentials"),
         ("POST", "/v1/services/1/actions", "write:services"),
         ("GET", "/v1/billing/balance", "read:billing"),
+        ("GET", "/v1/billing/invoices", "read:billing"),
+        ("GET", "/v1/billing/invoices/1/pdf", "read:billing"),
+        ("GET", "/v1/webhooks", "read:webhooks"),
+        ("PUT", "/v1/webhooks", "write:webhooks"),
     ] {
         let others: Vec<&str> = ALL_SCOPES.iter().copied().filter(|&held| held != scope).collect();
         for (scopes, allowed) in [(&others[..], false), (&[scope][..], true)] {
-            let gate = Gate::open_with(LockMode::Scoped, KeyTraits { scopes, ..KeyTraits::default() }).await;
-            let answer = if method == "POST" { gate.post(path, "k", ORDER).await } else { gate.get(path).await };
+            gate.key = gate.house.kernelhost_key(gate.account, KeyTraits { scopes, ..KeyTraits::default() }).await;
+            let answer = match method {
+                "POST" => gate.post(path, "k", ORDER).await,
+                "PUT" => {
+                    let head = with(gate.sign("PUT", path, b"{\"url\":null}"), &[("Content-Type", "application/json")]);
+                    gate.send("PUT", path, &head, b"{\"url\":null}").await
+                }
+                _ => gate.get(path).await,
+            };
             if allowed {
                 assert_ne!(answer.status, 403, "{method} {path} with {scope}");
             } else {
                 assert_eq!(refusal(&answer), told(403, "forbidden_scope", "missing_scope"), "{method} {path} without {scope}");
             }
             assert_eq!(gate.get("/v1/me").await.status, 200, "any key may ask who it is");
-            gate.close().await;
         }
     }
+    gate.close().await;
 }
 
 /// A caller must not learn which ids other resellers have.
@@ -629,6 +654,7 @@ async fn a_body_of_64_kib_is_taken_and_one_byte_more_is_not() {
         assert_eq!(gate.raw(&in_chunks).await.status, status, "{length} in chunks");
     }
     assert_eq!(gate.get("/v1/billing/balance").await.json()["balance"]["amount"], "980.20", "two orders");
+    assert_eq!(gate.turned_away(), vec![(413, "body_too_large".to_owned(), "POST /v1/orders".to_owned()); 2]);
     gate.close().await;
 }
 
@@ -665,6 +691,30 @@ async fn ambiguous_messages_are_refused_or_end_their_connection() {
     let absolute = bytes("GET", "/v1/me", "Content-Length: 0", &gate.sign("GET", "/v1/me", b""), b"");
     let absolute = String::from_utf8(absolute).unwrap().replacen("GET ", "GET http://localhost", 1);
     assert_eq!(refusal(&gate.raw(absolute.as_bytes()).await), told(400, "validation_failed", ""));
+    let chunk = bytes("POST", "/v1/orders?x=1", "Transfer-Encoding: chunked", &gate.signed_order(b""), b"no length\r\n");
+    assert_eq!(refusal(&gate.raw(&chunk).await), told(400, "validation_failed", ""));
+    let malformed = |request: &str| (400, "malformed".to_owned(), request.to_owned());
+    let found: Vec<_> = gate.turned_away().into_iter().filter(|(_, reason, _)| reason == "malformed").collect();
+    assert_eq!(found, [malformed("GET /v1/me"), malformed("POST /v1/orders")]);
+    gate.close().await;
+}
+
+/// Head and body have ten seconds each.
+#[tokio::test]
+async fn whoever_is_slow_is_not_waited_for() {
+    let gate = Gate::open().await;
+    let announced = bytes("POST", "/v1/orders", "Content-Length: 43", &gate.signed_order(b""), b"");
+    let (head, body) = tokio::join!(
+        raw::until_closed(gate.house.address(), &announced[..announced.len() - 4]),
+        raw::until_closed(gate.house.address(), &announced)
+    );
+    // Nobody knows whose request the first would have been.
+    assert!(head.bytes.is_empty(), "{:?}", String::from_utf8_lossy(&head.bytes));
+    assert!(body.bytes.starts_with(b"HTTP/1.1 408 "), "{:?}", String::from_utf8_lossy(&body.bytes));
+    for took in [head.took, body.took] {
+        assert!((9..30).contains(&took.as_secs()), "{took:?}");
+    }
+    assert_eq!(gate.turned_away(), [(408, "body_timeout".to_owned(), "POST /v1/orders".to_owned())]);
     gate.close().await;
 }
 
@@ -801,7 +851,7 @@ async fn a_days_quota_comes_back_at_midnight_utc() {
 #[tokio::test]
 async fn an_address_has_its_own_limit_before_anything_else() {
     let options = Options { per_ip_per_minute: 5, trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..Options::default() };
-    let mut gate = Gate::furnish(House::start_with(options).await, KeyTraits::default()).await;
+    let mut gate = Gate::furnish(House::start_on(engine(), options).await, KeyTraits::default()).await;
     for _ in 0..5 {
         assert_eq!(gate.send("GET", "/v1/health", &with(Head::new(), &[("X-Forwarded-For", HERE)]), b"").await.status, 200);
     }

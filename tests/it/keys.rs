@@ -1,12 +1,9 @@
 //! Keys as the operator changes them while servers run, and what their owners are told.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
-
-use std::path::Path;
-
 use jiff::{SignedDuration, Timestamp};
 use provisor::clock::Clock;
 use provisor_tests::binary::{key, provisor, reseller, run, serve};
+use provisor_tests::book::{Book, Engine};
 use provisor_tests::daemon::Daemon;
 use provisor_tests::house::House;
 use provisor_tests::http::Answer;
@@ -25,14 +22,14 @@ async fn fail(key: &KernelHostKey, now: Timestamp) -> String {
     reason(&wrong.send(now.as_second(), "GET", "/v1/me", &[], b"").await)
 }
 
-fn count(data: &Path, query: &str) -> i64 {
-    rusqlite::Connection::open(data.join("provisor.db")).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
+fn engine() -> Engine {
+    Engine::of_module(module_path!())
 }
 
 #[tokio::test]
 async fn every_change_counts_at_once_in_servers_that_run() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
+    let book = Book::new(engine());
+    let data = book.directory();
     let key = key(data, &reseller(data, "10.00"));
     let id = key.id.as_str();
     let servers = [serve(data), serve(data)];
@@ -79,15 +76,15 @@ async fn every_change_counts_at_once_in_servers_that_run() {
     assert_eq!(reason(&renewed.get("/v1/me").await), LOCKED);
     assert_eq!(provisor(data).args(["key", "unlock", id]).output().unwrap().status.code(), Some(2), "it is revoked");
     for event in ["key.created", "key.changed", "key.rotated", "key.revoked"] {
-        assert!(count(data, &format!("SELECT COUNT(*) FROM audit WHERE event = '{event}'")) > 0, "{event}");
+        assert!(book.number(&format!("SELECT COUNT(*) FROM audit WHERE event = '{event}'")) > 0, "{event}");
     }
     servers.into_iter().for_each(Daemon::stop);
 }
 
 #[tokio::test]
 async fn two_servers_count_failures_together_and_an_unlock_frees_both() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
+    let book = Book::new(engine());
+    let data = book.directory();
     let key = key(data, &reseller(data, "10.00"));
     let servers = [serve(data), serve(data)];
     let here = servers.each_ref().map(|server| key.at(server));
@@ -99,8 +96,8 @@ async fn two_servers_count_failures_together_and_an_unlock_frees_both() {
     for here in &here {
         assert_eq!(reason(&here.get("/v1/me").await), LOCKED);
     }
-    assert_eq!(count(data, "SELECT COUNT(*) FROM audit WHERE event = 'key.locked'"), 1);
-    assert_eq!(count(data, "SELECT COUNT(*) FROM mails WHERE kind = 'key.locked'"), 1);
+    assert_eq!(book.number("SELECT COUNT(*) FROM audit WHERE event = 'key.locked'"), 1);
+    assert_eq!(book.number("SELECT COUNT(*) FROM mails WHERE kind = 'key.locked'"), 1);
     assert_eq!(run(data, &["key", "show", &key.id])["locks"][0]["network"], "127.0.0.0/24");
     assert_eq!(run(data, &["key", "unlock", &key.id])["locks"], 1);
     for here in &here {
@@ -112,15 +109,16 @@ async fn two_servers_count_failures_together_and_an_unlock_frees_both() {
 }
 
 fn mails(house: &House, kind: &str) -> Vec<(String, String)> {
-    let book = rusqlite::Connection::open(house.directory().join("provisor.db")).unwrap();
-    let mut statement = book.prepare("SELECT subject, body FROM mails WHERE kind = ?1 ORDER BY id").unwrap();
-    let mails = statement.query_map([kind], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-    mails.collect::<Result<_, _>>().unwrap()
+    let one = |column: &str, number: i64| {
+        house.book().text(&format!("SELECT {column} FROM mails WHERE kind = '{kind}' ORDER BY id LIMIT 1 OFFSET {number}"))
+    };
+    let count = house.book().number(&format!("SELECT COUNT(*) FROM mails WHERE kind = '{kind}'"));
+    (0..count).map(|number| (one("subject", number), one("body", number))).collect()
 }
 
 #[tokio::test]
 async fn an_owner_gets_a_mail_for_each_lock_and_at_most_four_in_a_day() {
-    let house = House::start().await;
+    let house = House::start_in(engine()).await;
     let begin: Timestamp = "2027-01-15T08:00:00Z".parse().unwrap();
     house.clock.set(begin);
     let account = house.reseller("10.00").await;
@@ -139,7 +137,7 @@ async fn an_owner_gets_a_mail_for_each_lock_and_at_most_four_in_a_day() {
 
 #[tokio::test]
 async fn whoever_wants_it_is_told_each_time_credentials_are_read() {
-    let house = House::start().await;
+    let house = House::start_in(engine()).await;
     let account = house.reseller("100.00").await;
     let key = house.kernelhost_key(account, KeyTraits::default()).await;
     let order = json!({"product_id": 42, "billing_cycle": "monthly"});
@@ -165,7 +163,28 @@ async fn whoever_wants_it_is_told_each_time_credentials_are_read() {
             assert!(!body.contains(answer.json()["password"].as_str().unwrap()), "{body}");
         }
     }
-    let book = rusqlite::Connection::open(house.directory().join("provisor.db")).unwrap();
-    let noted: i64 = book.query_row("SELECT COUNT(*) FROM audit WHERE event = 'credentials.read'", [], |row| row.get(0)).unwrap();
+    let noted = house.book().number("SELECT COUNT(*) FROM audit WHERE event = 'credentials.read'");
     assert_eq!(noted, 3, "the audit log has them all");
+}
+
+#[tokio::test]
+async fn a_sandbox_has_keys_of_its_own_kind() {
+    let book = Book::new(engine());
+    let data = book.directory();
+    assert_eq!(run(data, &["store", "sandbox"]), json!({"sandbox": true}));
+    assert_eq!(run(data, &["store", "sandbox"]), json!({"sandbox": true}), "saying it twice is nothing new");
+    let test = key(data, &reseller(data, "10.00"));
+    assert!(test.id.len() == 40 && test.id.starts_with("kh_test_"), "{}", test.id);
+    let server = serve(data);
+    assert_eq!(test.at(&server).get("/v1/me").await.json()["key"]["id"], test.id);
+    let renewed = KernelHostKey { secret: run(data, &["key", "rotate", &test.id])["secret"].as_str().unwrap().into(), ..test };
+    assert_eq!(renewed.at(&server).get("/v1/me").await.status, 200);
+    server.stop();
+
+    let real = Book::new(engine());
+    let key = key(real.directory(), &reseller(real.directory(), "10.00"));
+    assert!(key.id.starts_with("kh_live_"), "{}", key.id);
+    let refused = provisor(real.directory()).args(["store", "sandbox"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("has resellers already"), "{refused:?}");
 }

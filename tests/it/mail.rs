@@ -17,6 +17,7 @@ use provisor::store::MailSummary;
 use provisor_providers::books::{Books, Mail};
 use provisor_tests::authority::Authority;
 use provisor_tests::binary::python;
+use provisor_tests::book::Engine;
 use provisor_tests::faults::connection;
 use provisor_tests::hooks::until;
 use provisor_tests::house::House;
@@ -83,6 +84,10 @@ impl Sink {
     }
 }
 
+fn engine() -> Engine {
+    Engine::of_module(module_path!())
+}
+
 fn options(way: MailWay) -> Options {
     let from = "Provisor <provisor@example.org>".parse().unwrap();
     Options { per_ip_per_minute: 0, mail: Some(MailOptions { from, way }), ..Options::default() }
@@ -108,7 +113,7 @@ fn listed(house: &House) -> Vec<MailSummary> {
 
 #[tokio::test]
 async fn without_a_server_mail_is_a_file_for_its_owner_alone() {
-    let mut house = House::start().await;
+    let mut house = House::start_in(engine()).await;
     write(&house, "Sperre: é\nX-Evil: 1", "owner@example.com").await;
     until(|| listed(&house)[0].sent_at.is_some(), || "the mail".to_owned()).await;
     let folder = house.directory().join("mail");
@@ -127,7 +132,7 @@ async fn without_a_server_mail_is_a_file_for_its_owner_alone() {
 #[tokio::test]
 async fn a_server_that_refuses_is_asked_again() {
     let sink = Sink::start(2).await;
-    let mut house = House::start_with(options(smtp(sink.port))).await;
+    let mut house = House::start_on(engine(), options(smtp(sink.port))).await;
     house.clock.set("2027-01-15T08:00:00Z".parse().unwrap());
     write(&house, "First", "owner@example.com").await;
     for (attempts, minutes) in [(1, 1), (2, 4)] {
@@ -150,7 +155,7 @@ async fn a_server_that_refuses_is_asked_again() {
 #[tokio::test]
 async fn mail_that_never_goes_is_given_up() {
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
-    let mut house = House::start_with(options(smtp(closed))).await;
+    let mut house = House::start_on(engine(), options(smtp(closed))).await;
     house.clock.set("2027-01-15T08:00:00Z".parse().unwrap());
     write(&house, "Never", "owner@example.com").await;
     write(&house, "To nobody", "owner@example.com\r\nBcc: evil@example.net").await;
@@ -211,7 +216,7 @@ impl Drop for Postmaster {
 async fn sending(to: &Postmaster, tls: SmtpTls, password: &str, trusted: &Authority) -> House {
     let credentials = Some((USER.to_owned(), password.into()));
     let way = MailWay::Smtp(Smtp { host: "localhost".to_owned(), port: to.port, tls, credentials });
-    House::start_with(Options { extra_roots: vec![trusted.der().into()], ..options(way) }).await
+    House::start_on(engine(), Options { extra_roots: vec![trusted.der().into()], ..options(way) }).await
 }
 
 #[tokio::test]

@@ -4,8 +4,13 @@
 #![expect(clippy::duplicate_mod, reason = "one suite, two engines: the module's name says which")]
 
 mod answers;
+#[path = "answers.rs"]
+mod answers_on_postgres;
 mod architecture;
+mod audit_cells;
 mod audit_log;
+#[path = "audit_log.rs"]
+mod audit_log_on_postgres;
 mod conformance;
 mod crash;
 #[path = "crash.rs"]
@@ -41,15 +46,25 @@ mod kernelhost_books;
 mod kernelhost_books_on_postgres;
 mod kernelhost_orders;
 mod kernelhost_refusals;
+#[path = "kernelhost_refusals.rs"]
+mod kernelhost_refusals_on_postgres;
 mod keys;
+#[path = "keys.rs"]
+mod keys_on_postgres;
 mod mail;
+#[path = "mail.rs"]
+mod mail_on_postgres;
 mod monitoring;
 #[path = "monitoring.rs"]
 mod monitoring_on_postgres;
 mod moving;
 mod nginx;
 mod openapi;
+#[path = "openapi.rs"]
+mod openapi_on_postgres;
 mod operator;
+#[path = "operator.rs"]
+mod operator_on_postgres;
 mod outboxes;
 #[path = "outboxes.rs"]
 mod outboxes_on_postgres;
@@ -59,6 +74,8 @@ mod primitives;
 mod process;
 mod properties;
 mod redaction;
+#[path = "redaction.rs"]
+mod redaction_on_postgres;
 mod several_hosts;
 mod simulation;
 mod store;
@@ -69,6 +86,8 @@ mod upkeep;
 #[path = "upkeep.rs"]
 mod upkeep_on_postgres;
 mod vault;
+#[path = "vault.rs"]
+mod vault_on_postgres;
 mod vectors;
 mod webhooks;
 #[path = "webhooks.rs"]

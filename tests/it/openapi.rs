@@ -6,11 +6,10 @@
 use jiff::Timestamp;
 use provisor::audit::{Verdict, verify};
 use provisor::server::Options;
-use provisor::store::Store;
-use provisor::vault::Vault;
 use provisor_providers::message::Response;
 use provisor_providers::server::{KeyLimits, TurnedAway};
 use provisor_tests::binary::{self, is_long, key_for, serve};
+use provisor_tests::book::{Book, Engine};
 use provisor_tests::house::House;
 use provisor_tests::http::{Answer, Http};
 use provisor_tests::openapi::{self, Seen};
@@ -22,6 +21,10 @@ use serde_json::{Value, json};
 const ORDER: &str = r#"{"product_id":42,"billing_cycle":"monthly"}"#;
 const DOCUMENT: &str = "providers/src/kernelhost/server/openapi.json";
 const REQUEST_ID: &str = "01KFA2M7W3T8Q6Z5C4B3A2X1Y0";
+
+fn engine() -> Engine {
+    Engine::of_module(module_path!())
+}
 
 /// An operation of the document.
 #[derive(Clone)]
@@ -116,7 +119,7 @@ fn now() -> i64 {
 
 #[tokio::test]
 async fn every_answer_stands_in_the_document_and_every_documented_answer_is_given() {
-    let house = House::start().await;
+    let house = House::start_in(engine()).await;
     let mut seen = Seen::of(DOCUMENT);
     let document = seen.document();
     let operations = operations(&document);
@@ -265,17 +268,17 @@ async fn over_the_limits(house: &House, operations: &[Operation], seen: &mut See
 
 /// Lets schemathesis loose on the shipped binary.
 fn schemathesis(scopes: &str, seconds: u32) {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let key = key_for(&data, &binary::reseller(&data, "1000000.00"), scopes);
-    let server = serve(&data);
+    let book = Book::new(engine());
+    let data = book.directory();
+    let key = key_for(data, &binary::reseller(data, "1000000.00"), scopes);
+    let server = serve(data);
     let url = format!("{}/openapi.json", server.base_url("kernelhost"));
     let environment = [("KH_KEY", key.id.as_str()), ("KH_SECRET", key.secret.expose_secret())];
-    openapi::schemathesis(&url, &[], "signing.py", &environment, seconds);
+    // Each engine is asked other things.
+    let seed = if engine() == Engine::Sqlite { 1 } else { 2 };
+    openapi::schemathesis(&url, &[], "signing.py", &environment, (seed, seconds));
     server.kill();
-    let store = Store::open_sqlite(&data.join("provisor.db"), std::sync::Arc::new(Vault::open(&data).unwrap())).unwrap();
-    let Verdict::Whole { rows, .. } = store.read(verify).unwrap() else { panic!("the audit chain is broken") };
+    let Verdict::Whole { rows, .. } = book.open().read(verify).unwrap() else { panic!("the audit chain is broken") };
     assert!(rows > 500, "only {rows} requests");
 }
 

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use provisor_tests::binary;
+use provisor_tests::book::{Book, Engine};
 use provisor_tests::daemon::{self, Daemon};
-use provisor_tests::http::Http;
+use provisor_tests::http::Answer;
 use provisor_tests::resellers::KernelHostKey;
 use serde_json::{Value, json};
 
@@ -27,31 +28,37 @@ fn told(data: &Path, arguments: &[&str], input: &str) -> Vec<Value> {
     String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// The same under the configuration of a server whose operator fulfils by hand.
-fn told_by_hand(data: &Path, arguments: &[&str]) -> Vec<Value> {
-    std::fs::write(data.join("provisor.toml"), "[server]\nfulfilment.mode = 'manual'\n").unwrap();
-    told(data, arguments, "")
+/// A reseller without credit, and a server whose operator fulfils by hand.
+struct Shop {
+    book: Book,
+    daemon: Daemon,
+    key: KernelHostKey,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let book = Book::new(Engine::of_module(module_path!()));
+        let data = book.directory();
+        told(data, &["reseller", "create", "--name", "Example Ltd", "--email", "a@example.com"], "");
+        let made = told(data, &["key", "create", "--reseller", "1", "--provider", "kernelhost", "--scopes", "all"], "").remove(0);
+        book.configure("[server]\nfulfilment.mode = 'manual'\n");
+        let mut command = binary::provisor(data);
+        command.args(binary::SERVE);
+        let daemon = Daemon::start(command);
+        let key = binary::made(&made).at(&daemon);
+        Self { book, daemon, key }
+    }
+
+    async fn order(&self, name: &str) -> Answer {
+        self.key.post("/v1/orders", name, &json!({"product_id": 42, "billing_cycle": "monthly"})).await
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_and_steers_the_money_of_a_running_server() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
-    told(data, &["reseller", "create", "--name", "Example Ltd", "--email", "a@example.com"], "");
-    let made = told(data, &["key", "create", "--reseller", "1", "--provider", "kernelhost", "--scopes", "all"], "").remove(0);
-    let mut command = binary::provisor(data);
-    command.args(binary::SERVE);
-    command.env("PROVISOR_SERVER__FULFILMENT__MODE", "manual");
-    let daemon = Daemon::start(command);
-    let mount = provisor_providers::find("kernelhost").unwrap().server.mount();
-    let key = KernelHostKey {
-        id: made["key"].as_str().unwrap().to_owned(),
-        secret: made["secret"].as_str().unwrap().into(),
-        base_url: format!("http://{}{mount}", daemon.address()),
-        http: Http::default(),
-    };
-    let order = async |name: &str| key.post("/v1/orders", name, &json!({"product_id": 42, "billing_cycle": "monthly"})).await;
-    let (first, second) = (order("one").await.json(), order("two").await.json());
+    let shop = Shop::open();
+    let (data, key) = (shop.book.directory(), &shop.key);
+    let (first, second) = (shop.order("one").await.json(), shop.order("two").await.json());
     assert_eq!((first["status"].as_u64(), second["status"].as_u64()), (Some(402), Some(402)));
     let (first, second) = (first["order_id"].to_string(), second["order_id"].to_string());
 
@@ -63,24 +70,26 @@ async fn an_operator_sees_and_steers_the_money_of_a_running_server() {
     assert_eq!(provisor(data, &["order", "cancel", "99"], "").status.code(), Some(2));
 
     // Credit given by another process pays what waits for it.
-    assert_eq!(told_by_hand(data, &["reseller", "credit", "1", "10.00"])[0]["balance"], "0.10");
+    assert_eq!(told(data, &["reseller", "credit", "1", "10.00"], "")[0]["balance"], "0.10");
     assert_eq!(told(data, &["order", "show", &second], "")[0]["status"], "paid");
     assert_eq!(provisor(data, &["order", "cancel", &second], "").status.code(), Some(1), "it is paid");
 
     let token = "sim_success";
     let carded = told(data, &["reseller", "card", "1", "--token", "-"], &format!("{token}\n"));
     assert_eq!(carded[0]["card_on_file"], true);
-    assert_eq!(order("three").await.status, 201);
-    let book = std::fs::read(data.join("provisor.db")).unwrap();
-    assert!(!book.windows(token.len()).any(|part| part == token.as_bytes()), "the token is sealed");
+    assert_eq!(shop.order("three").await.status, 201);
+    for file in shop.book.files() {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(token.len()).any(|part| part == token.as_bytes()), "the token stands in {}", file.display());
+    }
     told(data, &["reseller", "card", "1", "--remove"], "");
     assert_eq!(key.get("/v1/billing/balance").await.json()["card_on_file"], false);
 
     told(data, &["reseller", "suspend", "1"], "");
-    assert_eq!(order("four").await.json()["reason"], "client_not_found");
+    assert_eq!(shop.order("four").await.json()["reason"], "client_not_found");
     assert_eq!(told(data, &["reseller", "list"], "")[0]["suspended"], true);
     told(data, &["reseller", "unsuspend", "1"], "");
-    assert_eq!(order("four").await.json()["reason"], "insufficient_credit_and_no_card");
+    assert_eq!(shop.order("four").await.json()["reason"], "insufficient_credit_and_no_card");
     assert_eq!(provisor(data, &["reseller", "suspend", "9"], "").status.code(), Some(2));
 
     let invoices = told(data, &["invoice", "list"], "");
@@ -97,5 +106,58 @@ async fn an_operator_sees_and_steers_the_money_of_a_running_server() {
     assert_eq!(told(data, &["order", "fulfil", &second], "")[0]["status"], "completed");
     assert_eq!(provisor(data, &["order", "fulfil", &second], "").status.code(), Some(1), "it is fulfilled");
     assert_eq!(told(data, &["service", "list"], "")[0]["status"], "active");
-    daemon.kill();
+    shop.daemon.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_made_is_given_up_and_every_step_is_noted() {
+    let shop = Shop::open();
+    let (data, key) = (shop.book.directory(), &shop.key);
+    let id = async |name: &str, member: &str| shop.order(name).await.json()[member].to_string();
+    let first = id("one", "order_id").await;
+    told(data, &["order", "cancel", &first], "");
+    told(data, &["reseller", "credit", "1", "10.00"], "");
+    let second = id("two", "id").await;
+    told(data, &["reseller", "card", "1", "--token", "sim_success"], "");
+    let third = id("three", "id").await;
+    told(data, &["reseller", "card", "1", "--remove"], "");
+    assert_eq!(shop.order("four").await.status, 402);
+    told(data, &["order", "fulfil", &second], "");
+
+    assert_eq!(provisor(data, &["order", "fail", &second], "").status.code(), Some(1), "it is fulfilled");
+    let failed = told(data, &["order", "fail", &third], "").remove(0);
+    assert_eq!(failed["status"], "cancelled");
+    assert_eq!(provisor(data, &["order", "fail", &third], "").status.code(), Some(1), "it is given up");
+    let path = format!("/v1/services/{}", failed["service_id"]);
+    let service = key.get(&path).await.json();
+    assert_eq!((&service["status"], &service["power"]), (&json!("failed"), &json!(null)));
+    assert_eq!(key.get(&format!("{path}/credentials")).await.status, 404);
+    // What it cost was credit again, and paid the fourth.
+    assert_eq!(told(data, &["order", "list"], "")[0]["status"], "paid");
+    assert_eq!(key.get("/v1/billing/balance").await.json()["balance"]["amount"], "0.00");
+    let refunds = format!("SELECT amount FROM ledger WHERE kind = 'refund' AND reference = '{}'", failed["invoice_id"]);
+    assert_eq!(shop.book.number(&refunds), 990);
+    told(data, &["reseller", "suspend", "1"], "");
+    told(data, &["reseller", "unsuspend", "1"], "");
+    shop.daemon.kill();
+
+    let noted = [
+        ("reseller.created", "by the operator"),
+        ("key.created", "by the operator"),
+        ("order.cancelled", &format!("by the operator: order {first}")),
+        ("reseller.credited", "by the operator: 10.00"),
+        ("reseller.card", "by the operator: put on file"),
+        ("reseller.card", "by the operator: taken off"),
+        ("reseller.suspended", "by the operator"),
+        ("reseller.unsuspended", "by the operator"),
+        ("order.fulfilled", &format!("by the operator: order {second}")),
+        ("order.failed", &format!("by the operator: order {third}")),
+    ];
+    for (event, detail) in noted {
+        let query = format!("SELECT COUNT(*) FROM audit WHERE stream = 1 AND event = '{event}' AND detail = '{detail}'");
+        assert_eq!(shop.book.number(&query), 1, "{event}, {detail}");
+    }
+    let others = "SELECT COUNT(*) FROM audit WHERE event NOT IN ('request', 'requests.refused')";
+    assert_eq!(shop.book.number(others), i64::try_from(noted.len()).unwrap(), "what was refused left none");
+    assert_eq!(told(data, &["audit", "verify"], "")[0]["ok"], true);
 }

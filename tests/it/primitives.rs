@@ -141,7 +141,7 @@ fn the_canonical_request_is_the_one_that_python_and_openssl_make() {
         let request = Request { method: method.to_owned(), target: target.to_owned(), headers, body };
         let now = Timestamp::from_second(timestamp.parse().unwrap()).unwrap();
         let moment = Moment { now, seed: [0; 32], rules: Rules::default() };
-        let visit = Visit { request, peer: [192, 0, 2, 1].into(), request_id: String::new(), moment };
+        let visit = Visit { request, prefix: "".into(), peer: [192, 0, 2, 1].into(), request_id: String::new(), moment };
         let verdict = guard::judge(&visit, &OneKey::new(secret)).unwrap();
         assert!(matches!(verdict, Verdict::Admitted(_)), "{method} {target}");
     }

@@ -63,7 +63,7 @@ fn parts() -> impl Strategy<Value = Parts> {
 
 fn visit(request: Request) -> Visit {
     let moment = Moment { now: Timestamp::from_second(NOW).unwrap(), seed: [0; 32], rules: Rules::default() };
-    Visit { request, peer: [203, 0, 113, 7].into(), request_id: String::new(), moment }
+    Visit { request, prefix: "".into(), peer: [203, 0, 113, 7].into(), request_id: String::new(), moment }
 }
 
 fn is_admitted(request: Request) -> bool {

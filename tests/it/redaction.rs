@@ -4,19 +4,22 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
 use std::fs::File;
-use std::path::Path;
 
 use jiff::Timestamp;
 use provisor_tests::binary::{key_for, reseller, serve_logging};
+use provisor_tests::book::{Book, Engine};
 use provisor_tests::http::{Answer, Http};
 use provisor_tests::resellers::unique;
 use secrecy::ExposeSecret;
 
 const ORDER: &str = r#"{"product_id":42,"billing_cycle":"monthly"}"#;
 
+/// How every secret here begins.
+const MARK: &str = "Canary0";
+
 /// A secret that nothing else looks like.
 fn secret() -> String {
-    format!("Canary{:0>34}", unique())
+    format!("{MARK}{:0>33}", unique())
 }
 
 fn says(answer: &Answer) -> String {
@@ -24,7 +27,7 @@ fn says(answer: &Answer) -> String {
 }
 
 fn assert_silent(name: &str, bytes: &[u8]) {
-    let found = bytes.windows(6).position(|window| window == b"Canary");
+    let found = bytes.windows(MARK.len()).position(|window| window == MARK.as_bytes());
     assert_eq!(
         found.map(|at| String::from_utf8_lossy(&bytes[at.saturating_sub(80)..(at + 46).min(bytes.len())])),
         None,
@@ -32,10 +35,10 @@ fn assert_silent(name: &str, bytes: &[u8]) {
     );
 }
 
-fn assert_nothing_in(folder: &Path) {
+fn assert_nothing_in(book: &Book) {
     let mut searched = 0;
-    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_file()) {
-        assert_silent(&entry.path().display().to_string(), &std::fs::read(entry.path()).unwrap());
+    for file in book.files() {
+        assert_silent(&file.display().to_string(), &std::fs::read(&file).unwrap());
         searched += 1;
     }
     assert!(searched >= 3, "only {searched} files to search");
@@ -43,12 +46,11 @@ fn assert_nothing_in(folder: &Path) {
 
 #[tokio::test]
 async fn a_secret_in_the_wrong_place_stays_a_secret() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let mut key = key_for(&data, &reseller(&data, "100.00"), "all");
+    let (book, directory) = (Book::new(Engine::of_module(module_path!())), tempfile::tempdir().unwrap());
+    let data = book.directory();
+    let mut key = key_for(data, &reseller(data, "100.00"), "all");
     let log = directory.path().join("log");
-    let server = serve_logging(&data, "trace", File::create(&log).unwrap().into());
+    let server = serve_logging(data, "trace", File::create(&log).unwrap().into());
     key.base_url = server.base_url("kernelhost");
     let now = Timestamp::now().as_second();
     let http = Http::default();
@@ -103,5 +105,5 @@ async fn a_secret_in_the_wrong_place_stays_a_secret() {
     assert_silent("the log", &log);
     let text = String::from_utf8_lossy(&log);
     assert!(!text.contains(key.secret.expose_secret()), "the key's secret is in the log");
-    assert_nothing_in(&data);
+    assert_nothing_in(&book);
 }

@@ -320,7 +320,13 @@ impl<'a> World<'a> {
 
     fn admit(&mut self, sent: Sent, distrust: bool) {
         let request_id = format!("{:026}", self.number());
-        let visit = Visit { request: sent.request.clone(), peer: [192, 0, 2, 1].into(), request_id, moment: self.moment() };
+        let visit = Visit {
+            request: sent.request.clone(),
+            prefix: "".into(),
+            peer: [192, 0, 2, 1].into(),
+            request_id,
+            moment: self.moment(),
+        };
         let visit = Arc::new(visit);
         let store = self.store.as_ref().unwrap();
         let keys = KeysOf(Cached { cache: &mut self.cache, store, distrust }.into());

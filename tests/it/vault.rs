@@ -3,16 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use provisor::store::{NewKey, Store};
-use provisor::vault::Vault;
 use provisor_providers::books::AccountId;
 use provisor_providers::server::KeyLimits;
 use provisor_tests::binary::{SERVE, key, provisor, reseller, run, serve};
+use provisor_tests::book::{Book, Engine, files};
 use provisor_tests::daemon::Daemon;
 use provisor_tests::http::Http;
 use secrecy::ExposeSecret;
@@ -22,13 +20,14 @@ const KEYS: usize = 2000;
 const PATIENCE: Duration = Duration::from_secs(30);
 const ORDER: &str = r#"{"product_id":42,"billing_cycle":"monthly"}"#;
 
-fn open(data: &Path) -> Store {
-    Store::open_sqlite(&data.join("provisor.db"), Arc::new(Vault::open(data).unwrap())).unwrap()
+/// A book with its first master key, which the program's commands find.
+fn new_book() -> Book {
+    Book::new(Engine::of_module(module_path!()))
 }
 
 /// How many values there are under each master key.
-fn versions(data: &Path) -> BTreeMap<u32, u64> {
-    let values = open(data).read(|books| books.sealed_values()).unwrap();
+fn versions(book: &Book) -> BTreeMap<u32, u64> {
+    let values = book.open().read(|books| books.sealed_values()).unwrap();
     values.into_iter().fold(BTreeMap::new(), |mut versions, values| {
         *versions.entry(values.version).or_default() += values.values;
         versions
@@ -61,8 +60,8 @@ async fn add_keys(store: &Store, account: AccountId) {
     add.await.unwrap();
 }
 
-fn every_secret_opens(data: &Path) {
-    let store = open(data);
+fn every_secret_opens(book: &Book) {
+    let store = book.open();
     assert!(!store.is_sealed());
     for number in 0..KEYS {
         let key = store.read(|books| books.find_key("kernelhost", &format!("kh_live_{number:032}"))).unwrap().unwrap();
@@ -72,13 +71,13 @@ fn every_secret_opens(data: &Path) {
 
 #[tokio::test]
 async fn a_rotation_cut_off_at_any_instant_goes_on_where_it_was() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
+    let book = new_book();
+    let data = book.directory();
     let account = AccountId(reseller(data, "0.00").parse().unwrap());
-    add_keys(&open(data), account).await;
-    assert_eq!(versions(data), BTreeMap::from([(1, KEYS as u64)]));
+    add_keys(&book.open(), account).await;
+    assert_eq!(versions(&book), BTreeMap::from([(1, KEYS as u64)]));
     assert_eq!(run(data, &["vault", "new-key"])["version"], 2);
-    every_secret_opens(data);
+    every_secret_opens(&book);
 
     // What it takes uncut is not known beforehand: the kills come earlier and earlier until some met it at work.
     let (mut life, mut cut) = (Duration::from_millis(80), 0);
@@ -88,18 +87,17 @@ async fn a_rotation_cut_off_at_any_instant_goes_on_where_it_was() {
         let ended = rotation.try_wait().unwrap().is_some();
         rotation.kill().unwrap();
         rotation.wait().unwrap();
-        let left = versions(data).get(&1).copied().unwrap_or(0);
+        let left = versions(&book).get(&1).copied().unwrap_or(0);
         if ended || left == 0 {
             // Begun anew, with less time: under the old key again.
             std::fs::rename(data.join("master.key.v2"), data.join("away")).unwrap();
-            let book = rusqlite::Connection::open(data.join("provisor.db")).unwrap();
-            book.execute_batch("DELETE FROM api_keys; DELETE FROM master_keys WHERE version = 2").unwrap();
-            add_keys(&open(data), account).await;
+            book.execute("DELETE FROM api_keys; DELETE FROM master_keys WHERE version = 2");
+            add_keys(&book.open(), account).await;
             std::fs::rename(data.join("away"), data.join("master.key.v2")).unwrap();
             life = life * 3 / 4;
         } else if left < KEYS as u64 {
             cut += 1;
-            every_secret_opens(data);
+            every_secret_opens(&book);
         } else {
             life += Duration::from_millis(3);
         }
@@ -109,11 +107,11 @@ async fn a_rotation_cut_off_at_any_instant_goes_on_where_it_was() {
     }
     assert!(cut > 0, "no kill met the rotation at work: this test showed nothing");
     run(data, &["vault", "rotate"]);
-    assert_eq!(versions(data), BTreeMap::from([(2, KEYS as u64)]));
+    assert_eq!(versions(&book), BTreeMap::from([(2, KEYS as u64)]));
     assert_eq!(run(data, &["vault", "rotate"]), json!({"version": 2, "resealed": 0, "unopened": 0}));
     assert_eq!(run(data, &["vault", "retire", "1"])["retired"], true);
     std::fs::remove_file(data.join("master.key.v1")).unwrap();
-    every_secret_opens(data);
+    every_secret_opens(&book);
 }
 
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
@@ -126,8 +124,8 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 
 #[tokio::test]
 async fn a_running_server_takes_up_a_new_master_key() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
+    let book = new_book();
+    let data = book.directory();
     let owner = reseller(data, "100.00");
     let old = key(data, &owner);
     let server = serve(data);
@@ -142,15 +140,15 @@ async fn a_running_server_takes_up_a_new_master_key() {
     assert_eq!(old.at(&server).get("/v1/me").await.status, 200);
     // What the server seals itself comes under the new key.
     assert_eq!(new.at(&server).post("/v1/orders", "one", &serde_json::from_str(ORDER).unwrap()).await.status, 201);
-    until("a service", async || versions(data).get(&2) == Some(&3)).await;
-    assert_eq!(versions(data).get(&1), None);
+    until("a service", async || versions(&book).get(&2) == Some(&3)).await;
+    assert_eq!(versions(&book).get(&1), None);
     server.stop();
 }
 
 #[tokio::test]
 async fn without_its_master_key_a_server_is_sealed_until_it_is_put_back() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path();
+    let book = new_book();
+    let data = book.directory();
     let key = key(data, &reseller(data, "100.00"));
     let away = data.join("away");
     std::fs::rename(data.join("master.key.v1"), &away).unwrap();
@@ -168,20 +166,14 @@ async fn without_its_master_key_a_server_is_sealed_until_it_is_put_back() {
     server.stop();
 }
 
-/// Every file below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
 /// A secret that was used for everything there is stands in no file in the clear.
 #[tokio::test]
 async fn a_secret_is_in_no_file_log_or_backup() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    let key = key(&data, &reseller(&data, "100.00"));
+    let (book, directory) = (new_book(), tempfile::tempdir().unwrap());
+    let data = book.directory();
+    let key = key(data, &reseller(data, "100.00"));
     let log = std::fs::File::create(directory.path().join("log")).unwrap();
-    let mut traced = provisor(&data);
+    let mut traced = provisor(data);
     traced.args(["--log", "trace", "--log-format", "json"]).args(SERVE).stderr(log);
     let server = Daemon::start(traced);
     let here = key.at(&server);
@@ -200,17 +192,18 @@ async fn a_secret_is_in_no_file_log_or_backup() {
     let mut misplaced = here.clone();
     misplaced.id = key.secret.expose_secret().to_owned();
     assert_eq!(misplaced.get("/v1/me").await.status, 401);
-    run(&data, &["vault", "new-key"]);
-    run(&data, &["vault", "rotate"]);
+    run(data, &["vault", "new-key"]);
+    run(data, &["vault", "rotate"]);
     let export = directory.path().join("export.jsonl");
-    run(&data, &["audit", "export", "--out", export.to_str().unwrap()]);
+    run(data, &["audit", "export", "--out", export.to_str().unwrap()]);
     server.stop();
-    let book = rusqlite::Connection::open(data.join("provisor.db")).unwrap();
-    book.execute("VACUUM INTO ?1", [directory.path().join("backup.db").to_str().unwrap()]).unwrap();
-    drop(book);
-
+    let mut names = vec!["log", "export.jsonl", "master.key.v2", "notes"];
+    if book.cluster().is_none() {
+        run(data, &["backup", directory.path().join("backup.db").to_str().unwrap()]);
+        names.extend(["provisor.db", "backup.db"]);
+    }
     let mut searched = Vec::new();
-    for file in files(directory.path()) {
+    for file in [files(directory.path()), book.files()].concat() {
         let bytes = std::fs::read(&file).unwrap();
         for secret in [key.secret.expose_secret(), given, &made] {
             let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
@@ -220,7 +213,7 @@ async fn a_secret_is_in_no_file_log_or_backup() {
             searched.push(file.file_name().unwrap().to_string_lossy().into_owned());
         }
     }
-    for name in ["provisor.db", "log", "backup.db", "export.jsonl", "master.key.v2", "notes"] {
+    for name in names {
         let is_it = |found: &String| found == name || found.rsplit('.').next() == Some(name);
         assert!(searched.iter().any(is_it), "{name} was to be searched: {searched:?}");
     }

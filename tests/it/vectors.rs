@@ -101,7 +101,7 @@ fn the_answering_end_admits_what_openssl_signed() {
                 _ => {}
             }
             let moment = Moment { now: second(&vector), seed: [0; 32], rules: Rules::default() };
-            let visit = Visit { request, peer: [192, 0, 2, 1].into(), request_id: String::new(), moment };
+            let visit = Visit { request, prefix: "".into(), peer: [192, 0, 2, 1].into(), request_id: String::new(), moment };
             let verdict = guard::judge(&visit, &key(&secret)).unwrap();
             assert_eq!(matches!(verdict, Verdict::Admitted(_)), admitted, "{path}, changed: {change}");
         }

@@ -13,8 +13,10 @@ use provisor::resolve::{Resolution, Resolve};
 use provisor::server::Options;
 use provisor::store::{Attempt, Claim, Delivery, DeliverySummary, Then};
 use provisor_providers::books::{AccountId, Books, Fault, KeyRow, NewEvent};
+use provisor_providers::kernelhost::server::Server;
 use provisor_providers::kernelhost::webhook::{Rejected, verify};
 use provisor_providers::money::Minor;
+use provisor_providers::server::{Moment, Server as _};
 use provisor_tests::binary;
 use provisor_tests::book::{Book, Engine};
 use provisor_tests::hooks::{Accept, Received, Receiver, Reply, until};
@@ -230,6 +232,30 @@ async fn a_services_life_is_told() {
     until(|| deliveries(&house).iter().all(|one| one.delivered_at.is_some()), || "the books".to_owned()).await;
     let last = get(&house, &key).await["last_delivery"].clone();
     assert_eq!((&last["status"], &last["response_status"], &last["attempts"]), (&json!("delivered"), &json!(200), &json!(1)));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn services_that_cannot_be_made_are_told_of() {
+    let receiver = Receiver::start().await;
+    let mut options = options(&[&receiver]);
+    options.rules.is_fulfilled_by_hand = true;
+    let moment = Moment { now: Timestamp::now(), seed: [1; 32], rules: options.rules.clone() };
+    let mut house = started(options).await;
+    let (account, key) = key(&house).await;
+    listen(&house, &key, &receiver.url()).await;
+    let order = json!({"product_id": 42, "billing_cycle": "monthly", "quantity": 2});
+    let order = post(&house, &key, "/v1/orders", &order).await["id"].as_i64().unwrap();
+    let give_up = move |books: &mut provisor::store::Transaction<'_>| Server.fail_order(&moment, account, order, books);
+    assert!(house.store.transact(give_up).await.unwrap());
+    let of = |kind: &str| receiver.received().into_iter().filter(|one| one.kind() == kind).collect::<Vec<_>>();
+    until(|| of("service.failed").len() == 2 && of("order.cancelled").len() == 1, || "the end of an order".to_owned()).await;
+    for failed in of("service.failed") {
+        let service = failed.json()["data"]["object"].take();
+        assert_eq!((&service["order_id"], &service["status"]), (&json!(order), &json!("failed")));
+    }
+    assert_eq!(of("order.cancelled")[0].json()["data"]["object"]["id"], order);
+    assert!(of("service.provisioned").is_empty());
     house.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! A book of a test's own, in either engine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use provisor::config::StoreUrl;
@@ -45,7 +45,17 @@ impl Book {
             cluster.sql("postgres", &format!("CREATE DATABASE {DATABASE}"));
             Arc::new(cluster)
         });
-        Self { directory, cluster }
+        let book = Self { directory, cluster };
+        if book.cluster.is_some() {
+            book.configure("");
+        }
+        book
+    }
+
+    /// Writes the configuration of its data directory, by which the program's commands find the book: where that is, and more.
+    pub fn configure(&self, more: &str) {
+        let store = if self.cluster.is_some() { format!("[store]\nurl = \"{}\"\n", self.url()) } else { String::new() };
+        std::fs::write(self.directory().join("provisor.toml"), store + more).unwrap();
     }
 
     /// Its data directory.
@@ -88,13 +98,37 @@ impl Book {
 
     /// What a query gives that gives one number.
     pub fn number(&self, query: &str) -> i64 {
+        self.text(&format!("SELECT CAST(({query}) AS TEXT)")).parse().unwrap()
+    }
+
+    /// What a query gives that gives one text.
+    pub fn text(&self, query: &str) -> String {
         match &self.cluster {
-            Some(cluster) => cluster.sql(DATABASE, query).parse().unwrap(),
+            Some(cluster) => cluster.sql(DATABASE, query),
             None => rusqlite::Connection::open(self.file()).unwrap().query_row(query, [], |row| row.get(0)).unwrap(),
         }
     }
 
-    fn file(&self) -> std::path::PathBuf {
+    /// A byte string, as the engine's SQL has it.
+    pub fn bytes(&self, bytes: &[u8]) -> String {
+        let hex = base16ct::lower::encode_string(bytes);
+        if self.cluster.is_some() { format!("'\\x{hex}'::bytea") } else { format!("x'{hex}'") }
+    }
+
+    /// Bytes that a query gives.
+    pub fn hex(&self, column: &str, rest: &str) -> Vec<u8> {
+        let hex = if self.cluster.is_some() { format!("encode({column}, 'hex')") } else { format!("lower(hex({column}))") };
+        base16ct::lower::decode_vec(self.text(&format!("SELECT {hex} {rest}"))).unwrap()
+    }
+
+    /// Every file that there is of it, those of its server among them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let server = self.cluster.iter().flat_map(|cluster| files(cluster.socket()));
+        files(self.directory()).into_iter().chain(server).collect()
+    }
+
+    /// SQLite's file.
+    pub fn file(&self) -> PathBuf {
         self.directory().join("provisor.db")
     }
 
@@ -119,6 +153,18 @@ impl Book {
             None => self.execute("DROP TRIGGER forbidden"),
         }
     }
+}
+
+/// Every file below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries
+        .flat_map(|entry| match entry.file_type().unwrap() {
+            kind if kind.is_dir() => files(&entry.path()),
+            kind if kind.is_file() => vec![entry.path()],
+            _ => Vec::new(),
+        })
+        .collect()
 }
 
 /// Opens a book by its `store.url` with the keys of a data directory.

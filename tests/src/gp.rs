@@ -151,7 +151,8 @@ impl House {
         let count = self.count.get() + 1;
         self.count.set(count);
         let moment = Moment { now: self.now.get(), seed: seed(count), rules: self.rules.borrow().clone() };
-        let visit = Visit { request, peer: peer.parse().unwrap(), request_id: format!("request-{count}"), moment };
+        let visit =
+            Visit { request, prefix: "".into(), peer: peer.parse().unwrap(), request_id: format!("request-{count}"), moment };
         let (response, floor) = match Server.admit(Arc::new(visit), &FromStore(&self.store)).unwrap() {
             Admission::Answered(response) => (response, Duration::ZERO),
             Admission::Work(work) => match self.transact(move |books| work(books)) {

@@ -27,9 +27,14 @@ pub struct House {
 impl House {
     /// Starts with the default rules, but paid orders are fulfilled at once.
     pub async fn start() -> Self {
+        Self::start_in(Engine::Sqlite).await
+    }
+
+    /// The same on an engine.
+    pub async fn start_in(engine: Engine) -> Self {
         let mut options = Options { per_ip_per_minute: 0, ..Options::default() };
         options.rules.fulfilment_delay = std::time::Duration::ZERO;
-        Self::start_with(options).await
+        Self::start_on(engine, options).await
     }
 
     /// Starts under other rules.

@@ -8,6 +8,7 @@ pub mod book;
 pub mod daemon;
 pub mod desk;
 pub mod faults;
+pub mod forger;
 pub mod gp;
 pub mod hooks;
 pub mod house;

@@ -71,14 +71,24 @@ impl Seen {
     }
 }
 
-/// Lets schemathesis loose on a served document for so many seconds: with options of its own, one of `tests/openapi` as its hooks, and
+/// Lets schemathesis loose on a served document under a seed for so many seconds: with options of its own, one of `tests/openapi` as its hooks, and
 /// what that reads from the environment.
-pub fn schemathesis(url: &str, options: &[&str], hooks: &str, environment: &[(&str, &str)], seconds: u32) {
+pub fn schemathesis(url: &str, options: &[&str], hooks: &str, environment: &[(&str, &str)], (seed, seconds): (u32, u32)) {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(python("schemathesis"));
     command
         .args(options)
-        .args(["run", url, "--seed", "1", "--max-examples", "50", "--max-time", &seconds.to_string(), "--continue-on-failure"])
+        .args([
+            "run",
+            url,
+            "--seed",
+            &seed.to_string(),
+            "--max-examples",
+            "50",
+            "--max-time",
+            &seconds.to_string(),
+            "--continue-on-failure",
+        ])
         // What the schema allows the books may refuse: an unknown product, an action that the service's state does not allow.
         .args(["--exclude-checks", "positive_data_acceptance"])
         .env("SCHEMATHESIS_HOOKS", in_folder(hooks))

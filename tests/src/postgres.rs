@@ -118,8 +118,16 @@ impl Cluster {
     /// What a query gives, one line per row, columns parted by `|`.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let (socket, port) = (self.socket().display().to_string(), self.port.to_string());
-        let at = ["-h", &socket, "-p", &port, "-U", ACCOUNT, "-d", database];
-        let output = self.run("psql", at.into_iter().chain(["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql]));
+        let at = ["-h", &socket, "-p", &port, "-U", ACCOUNT, "-d", database, "-qAtX", "-v", "ON_ERROR_STOP=1"];
+        // The system takes no longer argument.
+        let file = (sql.len() > 100_000).then(|| tempfile::NamedTempFile::new_in(self.socket()).unwrap());
+        let output = if let Some(file) = &file {
+            std::fs::write(file.path(), sql).unwrap();
+            give(file.path());
+            self.run("psql", at.into_iter().chain(["-1", "-f", file.path().to_str().unwrap()]))
+        } else {
+            self.run("psql", at.into_iter().chain(["-c", sql]))
+        };
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 

@@ -13,6 +13,8 @@ use crate::http::Answer;
 
 /// Far longer than an answer takes, shorter than the server waits for a body: an answer in time did not wait for one.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Far longer than a server waits for anybody.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Writes the bytes as they are, and reads one answer. The connection stays open for more until the answer has come.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
@@ -33,6 +35,23 @@ pub async fn exchange_late(address: SocketAddr, head: &[u8], pause: Duration, bo
     tokio::time::sleep(pause).await;
     let sent = Instant::now();
     (sent, send(connection, body).await)
+}
+
+/// What a server says to somebody who falls silent.
+pub struct Silence {
+    /// All it says.
+    pub bytes: Vec<u8>,
+    /// How long it waits before it closes the connection.
+    pub took: Duration,
+}
+
+/// Writes the bytes and waits until the server closes the connection.
+pub async fn until_closed(address: SocketAddr, request: &[u8]) -> Silence {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(request).await.unwrap();
+    let (begun, mut bytes) = (Instant::now(), Vec::new());
+    tokio::time::timeout(LONGEST, connection.read_to_end(&mut bytes)).await.expect("it is closed").unwrap();
+    Silence { bytes, took: begun.elapsed() }
 }
 
 async fn send(mut connection: TcpStream, request: &[u8]) -> Answer {

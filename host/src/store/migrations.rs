@@ -25,6 +25,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (16, include_str!("migrations/0016_ends.sql")),
     (17, include_str!("migrations/0017_fence.sql")),
     (18, include_str!("migrations/0018_sandbox.sql")),
+    (19, include_str!("migrations/0019_strict.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is
@@ -87,6 +88,24 @@ mod tests {
         let names: Vec<String> =
             book.prepare(query).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         assert_eq!(names, ["audit_blocks"]);
+    }
+
+    #[test]
+    fn no_column_takes_what_is_not_of_its_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("book.db");
+        // Two processes open a new book at once: the other one's connection knows the tables as they were.
+        let other = Connection::open(&file).unwrap();
+        let count = |query: &str| other.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+        count("SELECT COUNT(*) FROM sqlite_schema");
+        Store::open_sqlite(&file, Arc::new(Vault::open(folder.path()).unwrap())).unwrap();
+        let loose = "SELECT COUNT(*) FROM pragma_table_list WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND NOT strict";
+        assert_eq!(count(loose), 0);
+        assert!(count("SELECT COUNT(*) FROM pragma_table_list WHERE strict") > 30);
+        let wrong = "INSERT INTO ledger (account_id, at, amount, kind, reference) VALUES (1, 0, 'nine', '', '')";
+        let refused = other.execute(wrong, []).unwrap_err().to_string();
+        assert!(refused.contains("cannot store TEXT value in INT column ledger.amount"), "{refused}");
+        assert_eq!(other.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
     }
 
     /// A book as it was before requests wrote to the ends of its tables alone: two resellers with invoices in turn, a record, and the

@@ -78,6 +78,8 @@ mod redaction;
 mod redaction_on_postgres;
 mod several_hosts;
 mod simulation;
+#[path = "simulation/mod.rs"]
+mod simulation_on_postgres;
 mod store;
 #[path = "store.rs"]
 mod store_on_postgres;

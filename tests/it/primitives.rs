@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cbc::cipher::block_padding::{NoPadding, Pkcs7};
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
 use provisor_providers::kernelhost::guard::{self, Verdict};
@@ -114,6 +114,16 @@ fn ed25519_agrees_with_wycheproof() {
         let signature = Signature::from_slice(&bytes(&case, "signature"));
         let holds = key.is_ok_and(|key| signature.is_ok_and(|held| key.verify_strict(&bytes(&case, "msg"), &held).is_ok()));
         assert_eq!(holds, case["valid"], "{}", case["name"]);
+    }
+}
+
+/// As they are signed.
+#[test]
+fn ed25519_signs_as_rfc_8032_does() {
+    for case in cases("primitives/ed25519-sign.json", 3) {
+        let key = SigningKey::from_bytes(&bytes(&case, "secret").try_into().unwrap());
+        assert_eq!(key.verifying_key().as_bytes()[..], bytes(&case, "public"), "{}", case["name"]);
+        assert_eq!(key.sign(&bytes(&case, "msg")).to_bytes()[..], bytes(&case, "signature"), "{}", case["name"]);
     }
 }
 

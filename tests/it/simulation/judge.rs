@@ -10,6 +10,8 @@ use super::place::ACCOUNT;
 use super::world::World;
 
 const DAY_MS: i64 = 24 * 3_600_000;
+/// While the world's last events are delivered, time goes on and the schedule does not.
+const MEANWHILE_MS: i64 = 600_000;
 
 impl World<'_> {
     /// Returns the story's hash, and how often what happened.
@@ -75,7 +77,7 @@ impl World<'_> {
         let renewals = "SELECT COUNT(*) FROM invoices WHERE renews_service = s.id AND status = 'paid'";
         let services =
             format!("SELECT s.created_at || ' ' || s.next_due_at || ' ' || ({renewals}) || ' ' || s.status FROM services s");
-        let (now, mut seen) = (self.now.as_millisecond(), [0, 0, 0]);
+        let (now, mut seen) = (self.now.as_millisecond() - MEANWHILE_MS, [0, 0, 0]);
         for service in self.place.ask(&services) {
             let [created, due, renewed, status] = service.split(' ').collect::<Vec<_>>().try_into().unwrap();
             let [created, due, renewed] = [created, due, renewed].map(|number: &str| number.parse::<i64>().unwrap());

@@ -574,6 +574,9 @@ impl<'a> World<'a> {
         // Whatever was not paid is cancelled, whatever was is provisioned.
         self.now += SignedDuration::from_hours(25);
         self.settle();
+        // What a card was asked for then is looked at again.
+        self.now += SignedDuration::from_secs(100);
+        self.settle();
         while self.claim(0) {
             self.land();
             self.now += SignedDuration::from_secs(AGAIN_S);

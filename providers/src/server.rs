@@ -30,6 +30,14 @@ pub trait Server: Sync {
     /// The path below which the API is served unless configured otherwise, without a trailing slash. It is not signed.
     fn mount(&self) -> &'static str;
 
+    /// Why this API cannot be served below a prefix, if that is so.
+    fn refuses_mount(&self, _prefix: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether paths of this API begin with this one, which is below its mount: nobody else can be served there.
+    fn owns(&self, path: &str) -> bool;
+
     /// Whether the body is worth reading: false when the head alone decides the answer. `head.body` is empty.
     fn wants_body(&self, head: &Request) -> bool;
 

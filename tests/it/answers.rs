@@ -4,6 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use provisor::clock::Clock;
+use provisor::config::{Config, Environment};
 use provisor::server::{Mounts, Options};
 use provisor_tests::book::Engine;
 use provisor_tests::house::House;
@@ -91,6 +92,31 @@ async fn an_api_is_served_where_the_operator_wants_it() {
         assert_eq!(answer.status, if prefix.is_empty() { 200 } else { 401 });
         let hinted = "SELECT COUNT(*) FROM audit WHERE detail = 'would match with the prefix in the signed path'";
         assert_eq!(house.book().number(hinted), i64::from(!prefix.is_empty()));
+    }
+}
+
+/// Else calls of one API would go to the other, or a client's to nobody.
+#[test]
+fn no_api_is_served_where_its_calls_would_not_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |lines: &str| {
+        let file = folder.path().join("provisor.toml");
+        std::fs::write(&file, format!("[server.mounts]\n{lines}\n")).unwrap();
+        Config::load(&file, &Environment::default()).map_err(|error| error.to_string())
+    };
+    for (lines, why) in [
+        ("kernelhost = '/api'", "gp is served at /api/v1/"),
+        ("kernelhost = '/'\ngp = '/v1'", "gp is served at /v1/"),
+        ("kernelhost = '/'\ngp = '/v1/services'", "gp is served at /v1/services/"),
+        ("gp = '/cp/kh_reseller_api/v1'", "kernelhost is served at /cp/kh_reseller_api/"),
+        ("gp = '/'\nkernelhost = '/list'", "gp is served at /, "),
+        ("gp = '/gp'\nkernelhost = '/api/v1'", "clients may leave out the /v1"),
+    ] {
+        let refused = load(lines).unwrap_err();
+        assert!(refused.contains(why), "{lines}: {refused}");
+    }
+    for lines in ["kernelhost = '/'", "gp = '/'\nkernelhost = '/lists'", "kernelhost = '/'\ngp = '/v10'", "gp = '/v1'"] {
+        load(lines).unwrap();
     }
 }
 

@@ -173,6 +173,8 @@ async fn a_sandbox_has_keys_of_its_own_kind() {
     let data = book.directory();
     assert_eq!(run(data, &["store", "sandbox"]), json!({"sandbox": true}));
     assert_eq!(run(data, &["store", "sandbox"]), json!({"sandbox": true}), "saying it twice is nothing new");
+    let doctor = provisor(data).arg("doctor").output().unwrap();
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("a sandbox: its keys are for trying out"), "{doctor:?}");
     let test = key(data, &reseller(data, "10.00"));
     assert!(test.id.len() == 40 && test.id.starts_with("kh_test_"), "{}", test.id);
     let server = serve(data);

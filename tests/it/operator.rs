@@ -133,10 +133,18 @@ async fn what_cannot_be_made_is_given_up_and_every_step_is_noted() {
     assert_eq!((&service["status"], &service["power"]), (&json!("failed"), &json!(null)));
     assert_eq!(key.get(&format!("{path}/credentials")).await.status, 404);
     // What it cost was credit again, and paid the fourth.
-    assert_eq!(told(data, &["order", "list"], "")[0]["status"], "paid");
+    let fourth = told(data, &["order", "list"], "").remove(0);
+    assert_eq!(fourth["status"], "paid");
+    let fourth = fourth["id"].to_string();
     assert_eq!(key.get("/v1/billing/balance").await.json()["balance"]["amount"], "0.00");
     let refunds = format!("SELECT amount FROM ledger WHERE kind = 'refund' AND reference = '{}'", failed["invoice_id"]);
     assert_eq!(shop.book.number(&refunds), 990);
+    // Nor can that be made. Its request, once answered with a 402, is not to be paid any more.
+    told(data, &["order", "fail", &fourth], "");
+    let again = shop.order("four").await;
+    assert_eq!(again.status, 201, "{}", again.json());
+    assert_eq!((&again.json()["status"], &again.json()["expires_at"]), (&json!("cancelled"), &json!(null)));
+    assert_eq!(key.get("/v1/billing/balance").await.json()["balance"]["amount"], "9.90");
     told(data, &["reseller", "suspend", "1"], "");
     told(data, &["reseller", "unsuspend", "1"], "");
     shop.daemon.kill();
@@ -152,6 +160,7 @@ async fn what_cannot_be_made_is_given_up_and_every_step_is_noted() {
         ("reseller.unsuspended", "by the operator"),
         ("order.fulfilled", &format!("by the operator: order {second}")),
         ("order.failed", &format!("by the operator: order {third}")),
+        ("order.failed", &format!("by the operator: order {fourth}")),
     ];
     for (event, detail) in noted {
         let query = format!("SELECT COUNT(*) FROM audit WHERE stream = 1 AND event = '{event}' AND detail = '{detail}'");

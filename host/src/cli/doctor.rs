@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::book::{Home, block_on};
 use super::{Context, Exit, Failure};
 use crate::audit::{Notes, Verdict, Verifier, files, verify_store};
-use crate::store::Store;
+use crate::store::{Store, Transaction};
 
 /// Check the data directory, the book, the component and every profile
 #[derive(Args)]
@@ -60,7 +60,19 @@ fn book(home: &Home) -> Vec<Finding> {
         Ok(()) => Finding::good("book", "opens, and its pages are in order"),
         Err(Fault(why)) => Finding::bad("book", why),
     };
-    vec![whole, settings(&store), key, master_keys(&store), chain(home, &store)]
+    let kind = store.read(kind).unwrap_or_else(|Fault(why)| Some(Finding::bad("kind of book", why)));
+    [whole].into_iter().chain(kind).chain([settings(&store), key, master_keys(&store), chain(home, &store)]).collect()
+}
+
+/// What is special about a book.
+fn kind(books: &mut Transaction<'_>) -> Result<Option<Finding>, Fault> {
+    let sandbox = books.is_sandbox()?.then(|| "a sandbox: its keys are for trying out".to_owned());
+    let restored = books.known_fence()?.map(|fence| match fence {
+        None => "a backup that was not served yet".to_owned(),
+        Some(lost_until) => format!("restored: requests that may have been accepted until {lost_until} are refused"),
+    });
+    let kinds: Vec<String> = sandbox.into_iter().chain(restored).collect();
+    Ok((!kinds.is_empty()).then(|| Finding::good("kind of book", kinds.join("; "))))
 }
 
 fn settings(store: &Store) -> Finding {

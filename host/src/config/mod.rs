@@ -17,9 +17,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use provisor_providers::PROVIDERS;
 use provisor_providers::money::Minor;
 use provisor_providers::server::{BillingRule, InvoiceRule, LockMode, LockRule, Rules};
+use provisor_providers::{PROVIDERS, Provider};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -449,7 +449,7 @@ fn check_summary(config: &Config, summary: &Summary) -> Result<(), error::Refusa
     }
 }
 
-/// Each of a provider, and no two at one place.
+/// Each of a provider, where that can be served and hides no other.
 fn check_mounts(mounts: &BTreeMap<String, Mount>) -> Result<(), error::Refusal> {
     let refuse =
         |id: &str, message: String| Err(error::Refusal { key: ["server", "mounts", id].map(str::to_owned).to_vec(), message });
@@ -457,11 +457,18 @@ fn check_mounts(mounts: &BTreeMap<String, Mount>) -> Result<(), error::Refusal> 
         let known: Vec<&str> = PROVIDERS.iter().map(|provider| provider.id).collect();
         return refuse(unknown, format!("there is no such provider; known here: {}", known.join(", ")));
     }
-    for (id, mount) in mounts {
-        let place = |other: &str, default| mounts.get(other).map_or(default, Mount::prefix);
-        let same = PROVIDERS.iter().find(|other| other.id != id && place(other.id, other.server.mount()) == mount.prefix());
-        if let Some(other) = same {
-            return refuse(id, format!("{} is served there", other.id));
+    let place = |provider: &Provider| mounts.get(provider.id).map_or(provider.server.mount(), Mount::prefix);
+    let is_hidden = |by: &str, provider: &Provider| {
+        let below = by.strip_prefix(place(provider));
+        below.is_some_and(|path| path.is_empty() || provider.server.owns(path))
+    };
+    for provider in PROVIDERS.iter().filter(|provider| mounts.contains_key(provider.id)) {
+        if let Some(why) = provider.server.refuses_mount(place(provider)) {
+            return refuse(provider.id, why.to_owned());
+        }
+        let mut others = PROVIDERS.iter().filter(|other| other.id != provider.id);
+        if let Some(other) = others.find(|other| is_hidden(place(other), provider) || is_hidden(place(provider), other)) {
+            return refuse(provider.id, format!("{} is served at {}/, which does not go together", other.id, place(other)));
         }
     }
     Ok(())

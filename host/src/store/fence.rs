@@ -24,12 +24,17 @@ impl Transaction<'_> {
     /// Until when a book that was restored may have accepted what it no longer knows. What a backup lost that is served for the first time,
     /// it lost before `now`.
     pub fn fence(&mut self, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
-        let Some(row) = self.sql.first("SELECT lost_until FROM fences WHERE id = $1", &[ID.into()])? else { return Ok(None) };
-        let known = row.opt_time(0)?;
-        if known.is_none() {
-            self.set_fence(now)?;
+        match self.known_fence()? {
+            None => Ok(None),
+            Some(Some(lost_until)) => Ok(Some(lost_until)),
+            Some(None) => self.set_fence(now).map(|()| Some(now)),
         }
-        Ok(known.or(Some(now)))
+    }
+
+    /// The same, of a book that is only looked at: `Some(None)` of a backup that was not served yet.
+    pub fn known_fence(&mut self) -> Result<Option<Option<Timestamp>>, Fault> {
+        let row = self.sql.first("SELECT lost_until FROM fences WHERE id = $1", &[ID.into()])?;
+        row.map(|row| row.opt_time(0)).transpose()
     }
 
     /// Says it of a book.

@@ -121,7 +121,7 @@ fn route(request: &Request) -> Route {
     found.unwrap_or_else(|| Route::Nowhere(Verdict::status(404, "Unknown endpoint")))
 }
 
-/// Relative, since the mount is not known here: `list/` seen from `/api/v1/list` is `/api/v1/list/`.
+/// Relative, since a proxy may have cut a prefix off: `list/` seen from `/api/v1/list` is `/api/v1/list/`.
 fn redirect(endpoint: Endpoint, request_id: &str) -> Response {
     let mut response = respond(308, &Answer::new("Use the address with the ending slash.").to_json(), request_id);
     response.headers.add("Location", format!("{}/", endpoint.name()));

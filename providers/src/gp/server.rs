@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use super::guard::{self, Admitted, Stop, respond};
 use super::terms::{self, Catalogue};
-use super::wire::{Answer, Asked, text};
+use super::wire::{Answer, Asked, Endpoint, text};
 use crate::books::{Books, Entry, Fault, License, LicenseState};
 use crate::message::{Request, Response};
 use crate::money::Minor;
@@ -23,6 +23,10 @@ pub struct Server;
 impl crate::server::Server for Server {
     fn mount(&self) -> &'static str {
         "/api/v1"
+    }
+
+    fn owns(&self, path: &str) -> bool {
+        path.strip_prefix('/').is_some_and(|name| Endpoint::find(name).is_some())
     }
 
     fn wants_body(&self, head: &Request) -> bool {

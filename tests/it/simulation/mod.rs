@@ -55,6 +55,18 @@ const WILD: [&str; 23] = [
     "an event comes twice",
 ];
 
+/// What must happen also where there are few worlds.
+const TAME: [&str; 8] = [
+    "crash",
+    "lost before the commit",
+    "lost after the commit",
+    "stale",
+    "replayed",
+    "captured",
+    "a charge is taken up",
+    "an event comes twice",
+];
+
 /// One seed from beginning to end. Returns its story's hash, and how often what happened.
 fn run(seed: u64, place: &Place, runtime: &Runtime) -> (String, Tally) {
     let mut world = World::new(seed, place, runtime);
@@ -121,7 +133,8 @@ fn every_seed_ends_with_each_order_once_and_paid_once() {
     let all = all.into_inner().unwrap();
     println!("{all:?}");
     // A few worlds cannot hold everything.
-    for what in WILD.iter().filter(|_| only.is_none() && engine == Engine::Sqlite) {
+    let wild = if engine == Engine::Sqlite { &WILD[..] } else { &TAME };
+    for what in wild.iter().filter(|_| only.is_none()) {
         assert!(all.contains_key(*what), "`{what}` never happened: {all:?}");
     }
 }

@@ -59,6 +59,16 @@ impl crate::server::Server for Server {
         guard::MOUNT
     }
 
+    fn refuses_mount(&self, prefix: &str) -> Option<&'static str> {
+        prefix.ends_with("/v1").then_some(
+            "clients may leave out the /v1 at the end of the address that they are given, and would then miss this one",
+        )
+    }
+
+    fn owns(&self, path: &str) -> bool {
+        path == "/v1" || path.starts_with("/v1/")
+    }
+
     fn wants_body(&self, head: &Request) -> bool {
         has_body(&head.headers) && guard::is_well_formed(head)
     }

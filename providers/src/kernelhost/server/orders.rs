@@ -58,6 +58,8 @@ fn pay(call: &Call<'_>, order: &Order, is_running: bool, books: &mut dyn Books) 
     let id = order.id;
     match order.status {
         OrderStatus::Paid | OrderStatus::Provisioning | OrderStatus::Completed => Ok(json(201, &show(order))),
+        // It was paid, and then the operator gave it up: there is nothing to pay any more.
+        OrderStatus::Cancelled if order.paid_at.is_some() => Ok(json(201, &show(order))),
         OrderStatus::PendingPayment if call.now() < order.new.expires_at => {
             match payments::pay(call, &invoice, is_running, books)? {
                 Paying::Unpaid(why) => Err(problem::order_unpaid(id, why).into()),
@@ -281,7 +283,7 @@ fn is_hostname(name: &str) -> bool {
 
 fn show(order: &Order) -> wire::Order {
     let new = &order.new;
-    let may_expire = matches!(order.status, OrderStatus::PendingPayment | OrderStatus::Cancelled);
+    let may_expire = matches!(order.status, OrderStatus::PendingPayment | OrderStatus::Cancelled) && order.paid_at.is_none();
     wire::Order {
         id: order.id,
         status: order.status.as_str().to_owned(),

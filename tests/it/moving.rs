@@ -120,7 +120,8 @@ async fn an_operator_raises_and_moves_the_fence() {
         assert!((0..10).contains(&ago), "{ago} s");
         assert_eq!(me().await, 401, "{engine:?}");
         let doctor = provisor_on(book.directory(), &book.url()).arg("doctor").output().unwrap();
-        let found = format!("restored: requests that may have been accepted until {}", &said["lost_until"].as_str().unwrap()[..19]);
+        let found =
+            format!("restored: requests that may have been accepted until {}", &said["lost_until"].as_str().unwrap()[..19]);
         assert!(String::from_utf8_lossy(&doctor.stdout).contains(&found), "{doctor:?}");
         let ended = (Timestamp::now() - SignedDuration::from_secs(301)).to_string();
         run_on(book.directory(), &book.url(), &["store", "fence", "--lost-until", &ended]);

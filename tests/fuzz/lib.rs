@@ -57,7 +57,13 @@ pub fn now() -> Timestamp {
 /// A visit with a request.
 pub fn visit(request: Request) -> Visit {
     let moment = Moment { now: now(), seed: [0; 32], rules: Rules::default() };
-    Visit { request, prefix: "".into(), peer: [203, 0, 113, 7].into(), request_id: "01KFA2M7W3T8Q6Z5C4B3A2X1Y0".to_owned(), moment }
+    Visit {
+        request,
+        prefix: "".into(),
+        peer: [203, 0, 113, 7].into(),
+        request_id: "01KFA2M7W3T8Q6Z5C4B3A2X1Y0".to_owned(),
+        moment,
+    }
 }
 
 /// The request that hyper's parser makes of bytes, if any; what follows the head is the body.

@@ -177,6 +177,7 @@ async fn a_sandbox_has_keys_of_its_own_kind() {
     assert!(String::from_utf8_lossy(&doctor.stdout).contains("a sandbox: its keys are for trying out"), "{doctor:?}");
     let test = key(data, &reseller(data, "10.00"));
     assert!(test.id.len() == 40 && test.id.starts_with("kh_test_"), "{}", test.id);
+    assert_eq!(run(data, &["store", "sandbox"]), json!({"sandbox": true}), "also once it has a reseller");
     let server = serve(data);
     assert_eq!(test.at(&server).get("/v1/me").await.json()["key"]["id"], test.id);
     let renewed = KernelHostKey { secret: run(data, &["key", "rotate", &test.id])["secret"].as_str().unwrap().into(), ..test };

@@ -201,6 +201,9 @@ async fn a_secret_is_in_no_file_log_or_backup() {
     if book.cluster().is_none() {
         run(data, &["backup", directory.path().join("backup.db").to_str().unwrap()]);
         names.extend(["provisor.db", "backup.db"]);
+    } else {
+        // Of the server's data directory.
+        names.extend(["PG_VERSION", "pg_control"]);
     }
     let mut searched = Vec::new();
     for file in [files(directory.path()), book.files()].concat() {

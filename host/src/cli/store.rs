@@ -72,6 +72,11 @@ shortens it where the moment is known. The server reads it when it starts.")]
 }
 
 #[derive(Serialize)]
+struct Sandbox {
+    sandbox: bool,
+}
+
+#[derive(Serialize)]
 struct Fenced {
     lost_until: Timestamp,
 }
@@ -102,11 +107,6 @@ fn sandbox(context: &Context) -> Result<Exit, Failure> {
         "this book is a sandbox: the keys that are made in it are for trying out".to_owned()
     })?;
     Ok(Exit::Done)
-}
-
-#[derive(Serialize)]
-struct Sandbox {
-    sandbox: bool,
 }
 
 fn fence(lost_until: Option<Timestamp>, context: &Context) -> Result<Exit, Failure> {

@@ -13,8 +13,11 @@ impl Transaction<'_> {
         Ok(self.sql.first("SELECT 1 FROM sandboxes WHERE id = $1", &[ID.into()])?.is_some())
     }
 
-    /// Makes this book one, for ever; false, and nothing changed, if it has resellers, whose keys are real.
+    /// Makes this book one, for ever, if it is not one yet; false, and nothing changed, if it has resellers, whose keys are real.
     pub fn make_sandbox(&mut self) -> Result<bool, Fault> {
+        if self.is_sandbox()? {
+            return Ok(true);
+        }
         if self.sql.first("SELECT 1 FROM accounts LIMIT 1", &[])?.is_some() {
             return Ok(false);
         }

@@ -100,9 +100,23 @@ pub(super) fn refusal(error: &toml::de::Error, text: &str) -> Refusal {
     Refusal { key, message: explained(error.message()) }
 }
 
-/// Names the nearest key for an unknown one.
+/// serde's message in an operator's words. Of a value of another type only what should stand there: a secret that was written one
+/// section too high is one.
 fn explained(message: &str) -> String {
-    let Some(unknown) = message.strip_prefix("unknown field ") else { return message.to_owned() };
+    if let Some(unknown) = message.strip_prefix("unknown field ") {
+        return explained_key(unknown);
+    }
+    // serde's words: invalid type: string "x", expected struct Profile
+    let expected = message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "));
+    match expected {
+        Some((_, structure)) if structure.starts_with("struct ") || structure == "a map" => "expected a section".to_owned(),
+        Some((_, expected)) => format!("expected {expected}"),
+        None => message.to_owned(),
+    }
+}
+
+/// Names the nearest key for an unknown one.
+fn explained_key(unknown: &str) -> String {
     // serde's words: unknown field `x`, expected one of `a`, `b`
     let mut names = unknown.split('`').skip(1).step_by(2);
     let wrong = names.next().unwrap_or_default();

@@ -72,7 +72,7 @@ fn each_api_has_a_place_of_its_own() {
         ["", "a", "/a/", "//", "/a//b", "/a/../b", "/a/.", "/a?b", "/a#b", "/a b", "/a%20b", "/\u{e9}", "https://a.example"]
     {
         let error = mounts(&[(one.id, bad)]).unwrap_err();
-        assert!(error.starts_with(&format!("{FILE}:2:")) && error.contains("is no path such as"), "{bad}: {error}");
+        assert!(error.starts_with(&format!("{FILE}:2:")) && error.contains(": no path such as"), "{bad}: {error}");
     }
     for same in [&[(one.id, "/a"), (other.id, "/a")][..], &[(other.id, one.server.mount())]] {
         let error = mounts(same).unwrap_err();
@@ -188,6 +188,8 @@ fn an_error_names_file_line_column_and_key() {
             "provisor.toml:2:1: server.limits.zzzzzzzzz: unknown key; known here: per_ip_per_minute",
         ),
         ("[server]\n  lock.failures = -1", "provisor.toml:2:8: server.lock.failures: invalid value: integer `-1`, expected u32"),
+        ("[server]\nlock.failures = '9'", "provisor.toml:2:6: server.lock.failures: expected u32"),
+        ("[profiles]\nsecret = 'x'", "provisor.toml:2:1: profiles.secret: expected a section"),
         ("[server.lock]\nmode = 'strict'", "provisor.toml:2:1: server.lock.mode: unknown variant `strict`"),
         ("[server]\nlisten = '8080'", "provisor.toml:2:1: server.listen: invalid socket address"),
         ("[gateway]\nlisten = '8080'", "provisor.toml:2:1: gateway.listen: `8080` is neither an address and port"),
@@ -227,6 +229,11 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
         "[store]\npassword = 'hunter2'".to_owned(),
         PROFILE.replace("{ env = 'S' }", "'hunter2"),
         PROFILE.replace("secret = { env = 'S' }", "scret = 'hunter2'"),
+        "[server.mounts]\nkey = 'hunter2'".to_owned(),
+        "[profiles]\nsecret = 'hunter2, expected'".to_owned(),
+        "[callbacks]\nsecret = 'hunter2'".to_owned(),
+        "profiles = 'hunter2'".to_owned(),
+        "server.lock.failures = 'hunter2'".to_owned(),
     ] {
         let message = parse(&text, &[]).unwrap_err();
         assert!(!message.contains("hunter2"), "{message}");
@@ -274,7 +281,7 @@ fn the_environment_overrides() {
 fn an_override_that_does_not_fit_is_named() {
     for (variable, value, error) in [
         ("PROVISOR_SERVER__LISTN", "1", "server.listn: unknown key; did you mean `listen`?"),
-        ("PROVISOR_SERVER__GP__FRESHNESS", "maybe", "server.gp.freshness: invalid type"),
+        ("PROVISOR_SERVER__GP__FRESHNESS", "maybe", "server.gp.freshness: expected a boolean"),
         ("PROVISOR_SERVER__", "1", "names no key"),
         ("PROVISOR_STORE__URL__X", "1", "`store.url` is a value, not a section"),
         ("PROVISOR_PROFILES__NEW__PROVIDER", "gp", "profiles.new: missing field `secret`"),

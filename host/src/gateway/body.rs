@@ -83,8 +83,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 
 /// `invalid type: string "MARKED", expected ..` repeats what was sent.
 fn without_values(message: &str) -> String {
-    let message = message.split(" at line ").next().unwrap_or_default();
-    match message.split_once(", expected ") {
+    let message = message.rsplit_once(" at line ").map_or(message, |(what, _)| what);
+    match message.rsplit_once(", expected ") {
         Some((_, expected)) if message.starts_with("invalid ") => format!("expected {expected}"),
         _ if message.starts_with("unknown field")
             || message.starts_with("missing field")
@@ -371,6 +371,7 @@ mod tests {
             (r#"{"profile":"p"}"#, "missing field `plan`"),
             (r#"{"profile":"p","plan":"MARKED"#, "no JSON"),
             ("\"MARKED\"", "expected struct Create"),
+            ("\"x, expected MARKED at line 1\"", "expected struct Create"),
         ] {
             let Err(refusal) = parse::<Create>(body.as_bytes()) else { panic!("{body}") };
             assert!(refusal.problem.message.contains(told), "{body}: {}", refusal.problem.message);

@@ -328,6 +328,25 @@ pub struct AuditRow {
     pub detail: Option<String>,
 }
 
+impl AuditRow {
+    /// Something that happened, of nobody and without a request.
+    pub fn of_event(event: &str, at: Timestamp, peer: IpAddr, request_id: String) -> Self {
+        Self {
+            account: None,
+            at,
+            key_id: None,
+            peer,
+            method: String::new(),
+            path: String::new(),
+            status: 200,
+            reason: None,
+            request_id,
+            event: event.to_owned(),
+            detail: None,
+        }
+    }
+}
+
 /// A reseller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {

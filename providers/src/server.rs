@@ -52,8 +52,11 @@ pub trait Server: Sync {
     /// What the host answers without asking this API, in its form.
     fn turn_away(&self, why: TurnedAway, request_id: &str) -> Response;
 
-    /// A new key's public id and secret, in this API's form. A sandbox's keys are told from others where the API has two kinds.
-    fn issue_key(&self, rng: &mut StdRng, is_sandbox: bool) -> Issued;
+    /// A new key's public id, which is not secret. A sandbox's keys are told from others where the API has two kinds.
+    fn new_key_id(&self, rng: &mut StdRng, is_sandbox: bool) -> String;
+
+    /// A new key's secret: at least 40 characters of base62.
+    fn new_secret(&self, rng: &mut StdRng) -> SecretString;
 
     /// Whether requests name no key, so that it is found by the one address it is bound to.
     fn finds_keys_by_address(&self) -> bool {
@@ -119,14 +122,6 @@ pub struct Errand {
 /// Work without an answer.
 pub type Chore = Box<dyn Fn(&mut dyn Books) -> Result<(), Fault> + Send>;
 
-/// A key that was just made. The secret is shown to its owner once.
-pub struct Issued {
-    /// Not secret.
-    pub public_id: String,
-    /// At least 40 characters of base62.
-    pub secret: SecretString,
-}
-
 /// An event that tells of nothing.
 pub struct TestEvent {
     /// As the receiver will find it in the body.
@@ -164,17 +159,10 @@ impl Visit {
     /// The audit row of this request, which belongs to nobody so far. Method and target are the caller's words: they are cut.
     pub fn audit_row(&self, target: &str, status: u16, event: &str) -> AuditRow {
         AuditRow {
-            account: None,
-            at: self.moment.now,
-            key_id: None,
-            peer: self.peer,
             method: cut(&self.request.method, AUDIT_METHOD_MAX),
             path: cut(target, AUDIT_TARGET_MAX),
             status,
-            reason: None,
-            request_id: self.request_id.clone(),
-            event: event.to_owned(),
-            detail: None,
+            ..AuditRow::of_event(event, self.moment.now, self.peer, self.request_id.clone())
         }
     }
 }

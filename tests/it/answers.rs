@@ -69,7 +69,8 @@ async fn every_answer_names_its_request_and_every_refusal_is_a_problem() {
 #[tokio::test]
 async fn an_api_is_served_where_the_operator_wants_it() {
     for (prefix, url) in [("", "/"), ("/reseller/api", "/reseller/api")] {
-        let mounts = Mounts::new(&[("kernelhost", prefix), ("gp", "/gp")].map(|(id, at)| (id.to_owned(), at.to_owned())).into());
+        let mounts =
+            Mounts::new([("kernelhost", prefix), ("gp", "/gp")].map(|(id, at)| (provisor_providers::find(id).unwrap(), at)));
         let house = House::start_on(engine(), Options { mounts, per_ip_per_minute: 0, ..Options::default() }).await;
         let account = house.reseller("10.00").await;
         let root = format!("http://{}", house.address());

@@ -388,8 +388,7 @@ fn no_key_is_issued_that_pasting_could_change() {
     for seed in 0..2_000_u32 {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&seed.to_be_bytes());
-        let issued = Server.issue_key(&mut StdRng::from_seed(bytes), false);
-        let secret = issued.secret.expose_secret().to_owned();
+        let secret = Server.new_secret(&mut StdRng::from_seed(bytes)).expose_secret().to_owned();
         assert!(secret.len() == 40 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{secret:?}");
         // More than hex: the envelope's AES key is the first 16 characters.
         assert!(secret.bytes().any(|byte| !byte.is_ascii_hexdigit()));

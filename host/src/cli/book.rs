@@ -110,16 +110,9 @@ pub(super) fn note(
 ) -> Result<(), Fault> {
     books.audit(&AuditRow {
         account: Some(account),
-        at: System.now(),
         key_id: key_id.map(str::to_owned),
-        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        method: String::new(),
-        path: String::new(),
-        status: 200,
-        reason: None,
-        request_id: request_id(&System),
-        event: event.to_owned(),
         detail: Some(what.map_or_else(|| "by the operator".to_owned(), |what| format!("by the operator: {what}"))),
+        ..AuditRow::of_event(event, System.now(), IpAddr::V4(Ipv4Addr::LOCALHOST), request_id(&System))
     })
 }
 

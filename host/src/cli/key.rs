@@ -8,9 +8,10 @@ use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use provisor_providers::PROVIDERS;
 use provisor_providers::books::{AccountId, Fault};
-use provisor_providers::server::{Issued, KeyLimits, Server as Api};
+use provisor_providers::server::{KeyLimits, Server as Api};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::book::{self, block_on};
@@ -164,7 +165,7 @@ enum Once {
 }
 
 impl Once {
-    fn new(api: &dyn Api, Issued { public_id, secret }: Issued) -> Self {
+    fn new(api: &dyn Api, public_id: String, secret: SecretString) -> Self {
         if api.finds_keys_by_address() {
             Self::ApiKey { id: public_id, api_key: Shown(secret) }
         } else {
@@ -185,15 +186,16 @@ fn create(context: &Context, create: Create) -> Result<Exit, Failure> {
     let (allowed, addresses) = places(api, &create.ips)?;
     let store = context.book()?;
     let is_sandbox = store.read(|books| books.is_sandbox()).map_err(Failure::failed)?;
-    let issued = api.issue_key(&mut StdRng::from_seed(System.seed()), is_sandbox);
+    let mut rng = StdRng::from_seed(System.seed());
+    let (public_id, secret) = (api.new_key_id(&mut rng, is_sandbox), api.new_secret(&mut rng));
     let account = AccountId(create.reseller);
     let key = NewKey {
         account,
         scopes: scopes(api, create.scopes)?,
         provider: create.provider,
-        public_id: issued.public_id.clone(),
+        public_id: public_id.clone(),
         label: create.label,
-        secret: issued.secret.clone(),
+        secret: secret.clone(),
         allowed,
         addresses,
         limits: KeyLimits { per_minute: create.per_minute, burst: create.burst, per_day: create.per_day },
@@ -212,7 +214,7 @@ fn create(context: &Context, create: Create) -> Result<Exit, Failure> {
     if made.is_none() {
         return Err(Failure::usage(anyhow!("there is no reseller {}; `provisor reseller list` shows them", account.0)));
     }
-    context.output.record(&Once::new(api, issued), Once::people)?;
+    context.output.record(&Once::new(api, public_id, secret), Once::people)?;
     Ok(Exit::Done)
 }
 
@@ -465,15 +467,15 @@ fn revoke(context: &Context, id: &str) -> Result<Exit, Failure> {
 
 fn rotate(context: &Context, id: &str) -> Result<Exit, Failure> {
     let (store, api, key) = known(context, id)?;
-    let issued = Issued { public_id: id.to_owned(), ..api.issue_key(&mut StdRng::from_seed(System.seed()), false) };
-    let (public_id, secret) = (issued.public_id.clone(), issued.secret.clone());
+    let secret = api.new_secret(&mut StdRng::from_seed(System.seed()));
+    let (public_id, successor) = (id.to_owned(), secret.clone());
     block_on(async move {
         let rotated = store.transact(move |books| {
             note(books, key.account, &public_id, "key.rotated")?;
-            books.rotate_key(&key.provider, &public_id, &secret)
+            books.rotate_key(&key.provider, &public_id, &successor)
         });
         rotated.await.map_err(Failure::failed)
     })?;
-    context.output.record(&Once::new(api, issued), Once::people)?;
+    context.output.record(&Once::new(api, id.to_owned(), secret), Once::people)?;
     Ok(Exit::Done)
 }

@@ -302,9 +302,8 @@ async fn until_stopped(asking: Option<&Asking>, stop: impl Future<Output = ()>, 
 fn options(home: &Home, environment: &Environment) -> Result<Options, Failure> {
     let config = &home.config;
     let server = config.server.clone().unwrap_or_default();
-    let prefixes = server.mounts.iter().map(|(id, mount)| (id.clone(), mount.prefix().to_owned())).collect();
     Ok(Options {
-        mounts: Mounts::new(&prefixes),
+        mounts: Mounts::new(server.places()),
         trusted_proxies: server.trusted_proxies.iter().map(|network| network.0).collect(),
         per_ip_per_minute: server.limits.per_ip_per_minute,
         gateway: match server.cards.gateway {

@@ -215,6 +215,13 @@ impl Default for Server {
     }
 }
 
+impl Server {
+    /// Each provider, and the prefix below which its API is served: the one chosen, or else its own.
+    pub fn places(&self) -> impl Iterator<Item = (&'static Provider, &str)> {
+        PROVIDERS.iter().map(|provider| (provider, self.mounts.get(provider.id).map_or(provider.server.mount(), Mount::prefix)))
+    }
+}
+
 /// How much one address may ask.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -447,25 +454,25 @@ fn check_summary(config: &Config, summary: &Summary) -> Result<(), error::Refusa
 }
 
 /// Each of a provider, where that can be served and hides no other.
-fn check_mounts(mounts: &BTreeMap<String, Mount>) -> Result<(), error::Refusal> {
+fn check_mounts(server: &Server) -> Result<(), error::Refusal> {
     let refuse =
         |id: &str, message: String| Err(error::Refusal { key: ["server", "mounts", id].map(str::to_owned).to_vec(), message });
-    if let Some(unknown) = mounts.keys().find(|id| provisor_providers::find(id).is_none()) {
+    if let Some(unknown) = server.mounts.keys().find(|id| provisor_providers::find(id).is_none()) {
         let known: Vec<&str> = PROVIDERS.iter().map(|provider| provider.id).collect();
         return refuse(unknown, format!("there is no such provider; known here: {}", known.join(", ")));
     }
-    let place = |provider: &Provider| mounts.get(provider.id).map_or(provider.server.mount(), Mount::prefix);
-    let is_hidden = |by: &str, provider: &Provider| {
-        let below = by.strip_prefix(place(provider));
+    let hides = |by: &str, (provider, place): (&Provider, &str)| {
+        let below = by.strip_prefix(place);
         below.is_some_and(|path| path.is_empty() || provider.server.owns(path))
     };
-    for provider in PROVIDERS.iter().filter(|provider| mounts.contains_key(provider.id)) {
-        if let Some(why) = provider.server.refuses_mount(place(provider)) {
+    for (provider, place) in server.places().filter(|(provider, _)| server.mounts.contains_key(provider.id)) {
+        if let Some(why) = provider.server.refuses_mount(place) {
             return refuse(provider.id, why.to_owned());
         }
-        let mut others = PROVIDERS.iter().filter(|other| other.id != provider.id);
-        if let Some(other) = others.find(|other| is_hidden(place(other), provider) || is_hidden(place(provider), other)) {
-            return refuse(provider.id, format!("{} is served at {}/, which does not go together", other.id, place(other)));
+        let mut others = server.places().filter(|(other, _)| other.id != provider.id);
+        let hidden = others.find(|(other, at)| hides(at, (provider, place)) || hides(place, (other, at)));
+        if let Some((other, at)) = hidden {
+            return refuse(provider.id, format!("{} is served at {at}/, which does not go together", other.id));
         }
     }
     Ok(())
@@ -473,8 +480,8 @@ fn check_mounts(mounts: &BTreeMap<String, Mount>) -> Result<(), error::Refusal> 
 
 /// What the types cannot say alone. The refusal names the key it is about.
 fn check(config: &Config) -> Result<(), error::Refusal> {
-    if let Some(Server { mounts, billing, cards, .. }) = &config.server {
-        check_mounts(mounts)?;
+    if let Some(server @ Server { billing, cards, .. }) = &config.server {
+        check_mounts(server)?;
         let refuse = |section: &str, key: &str, message: &str| {
             let key = ["server", section, key].map(str::to_owned).to_vec();
             Err(error::Refusal { key, message: message.to_owned() })

@@ -1,6 +1,5 @@
 //! Where each provider's API is served.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,11 +13,9 @@ const OWN: [&str; 2] = ["/healthz", "/readyz"];
 pub struct Mounts(Vec<(Arc<str>, &'static Provider)>);
 
 impl Mounts {
-    /// Every provider at the prefix given for its id, or else where its API is by default. A prefix begins with a slash and does not
-    /// end with one; the root's is empty.
-    pub fn new(prefixes: &BTreeMap<String, String>) -> Self {
-        let prefix = |provider: &Provider| prefixes.get(provider.id).map_or(provider.server.mount(), String::as_str);
-        let mut mounts: Vec<_> = PROVIDERS.iter().map(|provider| (prefix(provider).into(), provider)).collect();
+    /// Each provider below its prefix, which begins with a slash and does not end with one; the root's is empty.
+    pub fn new<'a>(places: impl IntoIterator<Item = (&'static Provider, &'a str)>) -> Self {
+        let mut mounts: Vec<_> = places.into_iter().map(|(provider, prefix)| (prefix.into(), provider)).collect();
         mounts.sort_by_key(|(prefix, _): &(Arc<str>, _)| std::cmp::Reverse(prefix.len()));
         Self(mounts)
     }
@@ -35,7 +32,7 @@ impl Mounts {
 
 impl Default for Mounts {
     fn default() -> Self {
-        Self::new(&BTreeMap::new())
+        Self::new(PROVIDERS.iter().map(|provider| (provider, provider.server.mount())))
     }
 }
 
@@ -48,10 +45,6 @@ impl fmt::Debug for Mounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn mounts(prefixes: &[(&str, &str)]) -> Mounts {
-        Mounts::new(&prefixes.iter().map(|(id, prefix)| ((*id).to_owned(), (*prefix).to_owned())).collect())
-    }
 
     fn found<'a>(mounts: &'a Mounts, path: &str) -> Option<(&'static str, &'a str)> {
         mounts.find(path).map(|(provider, prefix)| (provider.id, &**prefix))
@@ -70,12 +63,12 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_that_fits_decides() {
-        let [one, other] = [PROVIDERS[0].id, PROVIDERS[1].id];
-        for prefixes in [[(one, ""), (other, "/api")], [(other, "/api"), (one, "")]] {
-            let mounts = mounts(&prefixes);
-            assert_eq!(found(&mounts, "/api/x"), Some((other, "/api")));
-            assert_eq!(found(&mounts, "/apis/x"), Some((one, "")));
-            assert_eq!(found(&mounts, "/v1/me"), Some((one, "")));
+        let [one, other] = [&PROVIDERS[0], &PROVIDERS[1]];
+        for places in [[(one, ""), (other, "/api")], [(other, "/api"), (one, "")]] {
+            let mounts = Mounts::new(places);
+            assert_eq!(found(&mounts, "/api/x"), Some((other.id, "/api")));
+            assert_eq!(found(&mounts, "/apis/x"), Some((one.id, "")));
+            assert_eq!(found(&mounts, "/v1/me"), Some((one.id, "")));
             assert_eq!(found(&mounts, "/healthz"), None);
             assert_eq!(found(&mounts, "/readyz"), None);
         }

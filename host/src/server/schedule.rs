@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use provisor_providers::PROVIDERS;
 use provisor_providers::books::{AuditRow, Books};
 use provisor_providers::server::Server as Api;
@@ -96,25 +95,14 @@ async fn look_for_keys(state: &State) {
 async fn note_refused(state: &State) {
     let now = state.clock.now();
     for (peer, refused) in state.addresses.refused() {
-        let row = summary(peer, refused, now, request_id(&*state.clock));
+        let row = AuditRow {
+            status: 429,
+            reason: Some("per_ip_limit".to_owned()),
+            detail: Some(format!("{refused} requests")),
+            ..AuditRow::of_event("requests.refused", now, peer, request_id(&*state.clock))
+        };
         if let Err(error) = state.store.transact(move |books| books.audit(&row)).await {
             tracing::error!(%error, %peer, refused, "refused requests could not be noted in the audit log");
         }
-    }
-}
-
-fn summary(peer: std::net::IpAddr, refused: u64, at: Timestamp, request_id: String) -> AuditRow {
-    AuditRow {
-        account: None,
-        at,
-        key_id: None,
-        peer,
-        method: String::new(),
-        path: String::new(),
-        status: 429,
-        reason: Some("per_ip_limit".to_owned()),
-        request_id,
-        event: "requests.refused".to_owned(),
-        detail: Some(format!("{refused} requests")),
     }
 }

@@ -394,16 +394,8 @@ mod tests {
         let stream = stream_of(number);
         AuditRow {
             account: Some(stream).filter(|stream| *stream > 0).map(AccountId),
-            at: Timestamp::from_millisecond(number).unwrap(),
-            key_id: None,
-            peer: [203, 0, 113, 7].into(),
             method: "GET".to_owned(),
-            path: String::new(),
-            status: 200,
-            reason: None,
-            request_id: String::new(),
-            event: "request".to_owned(),
-            detail: None,
+            ..AuditRow::of_event("request", Timestamp::from_millisecond(number).unwrap(), [203, 0, 113, 7].into(), String::new())
         }
     }
 

@@ -118,21 +118,9 @@ mod tests {
         let store = Store::open_sqlite(&today, Arc::clone(&vault)).unwrap();
         let log = store.transact(|books| {
             (0..300_i64).try_for_each(|number| {
-                let account = Some(AccountId(1 + number % 2));
-                let row = AuditRow {
-                    at: Timestamp::from_millisecond(number).unwrap(),
-                    account,
-                    key_id: None,
-                    peer: [127, 0, 0, 1].into(),
-                    method: String::new(),
-                    path: String::new(),
-                    status: 200,
-                    reason: None,
-                    request_id: String::new(),
-                    event: "request".to_owned(),
-                    detail: None,
-                };
-                books.audit(&row)
+                let at = Timestamp::from_millisecond(number).unwrap();
+                let row = AuditRow::of_event("request", at, [127, 0, 0, 1].into(), String::new());
+                books.audit(&AuditRow { account: Some(AccountId(1 + number % 2)), ..row })
             })
         });
         log.await.unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
+use secrecy::SecretString;
 
 use super::guard::{self, Admitted, Stop, respond};
 use super::terms::{self, Catalogue};
@@ -12,7 +13,7 @@ use super::wire::{Answer, Asked, Endpoint, text};
 use crate::books::{Books, Entry, Fault, License, LicenseState};
 use crate::message::{Request, Response};
 use crate::money::Minor;
-use crate::server::{Admission, Issued, Keys, Moment, TurnedAway, Visit};
+use crate::server::{Admission, Keys, Moment, TurnedAway, Visit};
 
 /// How long a second renew of a package is answered without a charge (our choice, 2.12).
 const RENEW_DEDUPE: SignedDuration = SignedDuration::from_mins(10);
@@ -57,12 +58,13 @@ impl crate::server::Server for Server {
         response
     }
 
+    fn new_key_id(&self, rng: &mut StdRng, _is_sandbox: bool) -> String {
+        format!("gp_{}", Alphanumeric.sample_string(rng, 16))
+    }
+
     /// The envelope's AES key is the first 16 characters: base62 makes them worth 95 bits (our choice, 2.7).
-    fn issue_key(&self, rng: &mut StdRng, _is_sandbox: bool) -> Issued {
-        Issued {
-            public_id: format!("gp_{}", Alphanumeric.sample_string(rng, 16)),
-            secret: Alphanumeric.sample_string(rng, 40).into(),
-        }
+    fn new_secret(&self, rng: &mut StdRng) -> SecretString {
+        Alphanumeric.sample_string(rng, 40).into()
     }
 
     fn finds_keys_by_address(&self) -> bool {

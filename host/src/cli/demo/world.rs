@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use provisor_providers::PROVIDERS;
 use provisor_providers::books::{AccountId, Books, Entry};
 use provisor_providers::money::Minor;
-use provisor_providers::server::{Issued, KeyLimits};
+use provisor_providers::server::{KeyLimits, Server as Api};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use secrecy::{ExposeSecret, SecretString};
@@ -25,6 +25,13 @@ use crate::vault::Vault;
 
 const CREDIT: Minor = Minor(100_000);
 const LIMITS: KeyLimits = KeyLimits { per_minute: 6_000, burst: 1_000, per_day: 1_000_000 };
+
+/// A key of the demo's reseller.
+#[derive(Clone)]
+struct Issued {
+    public_id: String,
+    secret: SecretString,
+}
 
 pub(super) struct World {
     pub(super) store: Store,
@@ -104,32 +111,31 @@ fn mount(provider: &str) -> &'static str {
 /// A reseller with credit, and a key of each API.
 async fn open_account(store: &Store) -> Result<(AccountId, BTreeMap<&'static str, Issued>), Failure> {
     let mut rng = StdRng::from_seed(System.seed());
-    let keys: BTreeMap<_, _> =
-        PROVIDERS.iter().map(|provider| (provider.id, provider.server.issue_key(&mut rng, false))).collect();
-    let issued: Vec<(&'static str, String, SecretString)> =
-        keys.iter().map(|(provider, key)| (*provider, key.public_id.clone(), key.secret.clone())).collect();
+    let mut issue = |api: &dyn Api| Issued { public_id: api.new_key_id(&mut rng, false), secret: api.new_secret(&mut rng) };
+    let keys: BTreeMap<_, _> = PROVIDERS.iter().map(|provider| (provider.id, issue(provider.server))).collect();
+    let issued = keys.clone();
     let opened = store.transact(move |books| {
         let now = System.now();
         let account = books.create_account("Demo", "demo@example.com", "EUR", now)?;
         books.credit(account, CREDIT, &Entry { at: now, kind: "credit", reference: "demo" })?;
-        for (provider, public_id, secret) in &issued {
-            books.create_key(&new_key(account, provider, public_id, secret), now)?;
+        for (provider, key) in &issued {
+            books.create_key(&new_key(account, provider, key.clone()), now)?;
         }
         Ok(account)
     });
     Ok((opened.await.map_err(Failure::failed)?, keys))
 }
 
-fn new_key(account: AccountId, provider: &str, public_id: &str, secret: &SecretString) -> NewKey {
+fn new_key(account: AccountId, provider: &str, Issued { public_id, secret }: Issued) -> NewKey {
     let api = provisor_providers::find(provider).map(|provider| provider.server);
     let scopes = api.map(|api| api.scopes().iter().map(|scope| scope.name.to_owned()).collect()).unwrap_or_default();
     let by_address = api.is_some_and(|api| api.finds_keys_by_address());
     NewKey {
         account,
         provider: provider.to_owned(),
-        public_id: public_id.to_owned(),
+        public_id,
         label: "demo".to_owned(),
-        secret: secret.clone(),
+        secret,
         scopes,
         allowed: Vec::new(),
         addresses: by_address.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)).into_iter().collect(),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rand::RngExt;
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::guard::{self, Verdict};
@@ -13,7 +14,7 @@ use super::webhook;
 use super::wire::{self, header};
 use crate::books::{AccountId, Books, Fault};
 use crate::message::{Headers, Request, Response};
-use crate::server::{Admission, Errand, Issued, Key, Keys, Met, Moment, Scope, TestEvent, TurnedAway, Visit};
+use crate::server::{Admission, Errand, Key, Keys, Met, Moment, Scope, TestEvent, TurnedAway, Visit};
 
 mod account;
 mod body;
@@ -95,10 +96,14 @@ impl crate::server::Server for Server {
         problem::turned_away(why, request_id)
     }
 
-    fn issue_key(&self, rng: &mut StdRng, is_sandbox: bool) -> Issued {
+    fn new_key_id(&self, rng: &mut StdRng, is_sandbox: bool) -> String {
         let kind = if is_sandbox { wire::TEST_KEY } else { wire::LIVE_KEY };
         let id: String = (0..32).map(|_| char::from(KEY_ID_ALPHABET[rng.random_range(0..KEY_ID_ALPHABET.len())])).collect();
-        Issued { public_id: format!("{kind}{id}"), secret: Alphanumeric.sample_string(rng, SECRET_LENGTH).into() }
+        format!("{kind}{id}")
+    }
+
+    fn new_secret(&self, rng: &mut StdRng) -> SecretString {
+        Alphanumeric.sample_string(rng, SECRET_LENGTH).into()
     }
 
     fn scopes(&self) -> &'static [Scope] {

@@ -13,6 +13,7 @@ pub mod mail;
 pub mod operations;
 pub mod paper;
 pub mod plugin;
+pub(crate) mod redaction;
 pub mod resolve;
 pub mod server;
 pub mod store;

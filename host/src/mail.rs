@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::redaction::Secrets;
 use crate::store::{QueuedMail, Sent, Store};
 use crate::ticks::Ticks;
 
@@ -82,6 +83,8 @@ pub(crate) struct PostOffice {
     clock: Arc<dyn Clock>,
     from: Mailbox,
     way: Way,
+    /// What a mail server may repeat of a login.
+    secrets: Secrets,
 }
 
 enum Way {
@@ -126,9 +129,10 @@ async fn send(office: &PostOffice, mail: QueuedMail) {
     let sent = match sent {
         Ok(()) => Sent::Sent,
         Err(error) => {
-            tracing::warn!(%error, id, "a mail could not be sent");
             let again_at = if matches!(error, MailError::Unsendable(_)) { None } else { again_at(&mail, now) };
-            Sent::Failed { error: error.to_string(), again_at }
+            let error = office.secrets.redact(&error.to_string());
+            tracing::warn!(error, id, "a mail could not be sent");
+            Sent::Failed { error, again_at }
         }
     };
     if let Err(error) = office.store.transact(move |books| books.settle_mail(id, fence, &sent, now)).await {
@@ -153,7 +157,15 @@ impl PostOffice {
             MailWay::Files(folder) => Way::Files(folder.clone()),
             MailWay::Smtp(smtp) => Way::Smtp(transport(smtp, options.from.email.domain(), extra_roots)?),
         };
-        Ok(Self { store, clock, from: options.from.clone(), way })
+        let credentials = match &options.way {
+            MailWay::Smtp(smtp) => smtp.credentials.as_ref(),
+            MailWay::Files(_) => None,
+        };
+        // AUTH PLAIN sends user and password in one text (RFC 4616).
+        let plain =
+            |(user, password): &(String, SecretString)| SecretString::from(format!("\0{user}\0{}", password.expose_secret()));
+        let secrets = Secrets::new(credentials.map(|(_, password)| password).into_iter().chain(&credentials.map(plain)));
+        Ok(Self { store, clock, from: options.from.clone(), way, secrets })
     }
 
     async fn send(&self, mail: &QueuedMail) -> Result<(), MailError> {

@@ -40,7 +40,8 @@ impl FromStr for AllowedTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a host with its port, such as `127.0.0.1:9000`");
+        // The text is not shown: it may be a whole address, with a password.
+        let wrong = || "a target is a host with its port, such as `127.0.0.1:9000`".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let host = Host::parse(host).map_err(|_| wrong())?;
         let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;

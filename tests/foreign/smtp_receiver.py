@@ -6,6 +6,7 @@ MODE: tls, from the first byte; starttls; or clear, which offers neither encrypt
 """
 
 import asyncio
+import base64
 import hmac
 import json
 import ssl
@@ -23,7 +24,11 @@ def tell(what):
 def authenticate(server, session, envelope, mechanism, data):
     tell({"login": data.login.decode(), "mechanism": mechanism})
     same = data.login.decode() == USER and hmac.compare_digest(data.password.decode(), PASSWORD)
-    return AuthResult(success=same, handled=same)
+    if same:
+        return AuthResult(success=True)
+    # A careless one repeats the login, as it was sent.
+    sent = base64.b64encode(b"\0" + data.login + b"\0" + data.password).decode()
+    return AuthResult(success=False, handled=False, message=f"535 5.7.8 no login of {data.password.decode()} in {sent}")
 
 
 class Box:

@@ -254,6 +254,7 @@ async fn a_mail_server_is_told_nothing_before_it_is_known_and_the_line_is_secret
         let told = mail.last_error.unwrap();
         assert!(mail.sent_at.is_none() && mail.dead_at.is_none(), "{mode}: it is tried again");
         assert!(told.contains(why) && !told.contains("MARKED"), "{mode}: {told}");
+        assert_eq!(told.matches("[redacted]").count(), 2 * heard, "{mode}: {told}");
         let said = postmaster.said();
         assert_eq!(said.iter().filter(|line| line["login"] == USER).count(), heard, "{mode}: {said:?}");
         assert!(said.iter().all(|line| line["mail"].is_null()), "{mode}: {said:?}");

@@ -81,6 +81,14 @@ async fn a_secret_in_the_wrong_place_stays_a_secret() {
             }
         }
     }
+    // In a query, signed or not.
+    for query in ["secret", "page=1&secret"] {
+        let target = format!("/v1/services?{query}={}", secret());
+        let answer = key.get(&target).await;
+        assert_eq!(answer.status, 400);
+        assert_silent(&target, says(&answer).as_bytes());
+        assert_eq!(http.send("GET", &format!("{}{target}", key.base_url), &[], "").await.status, 401);
+    }
     // A password where it belongs.
     let service = {
         let order = key.post("/v1/orders", "order", &serde_json::from_str(ORDER).unwrap()).await.json();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use provisor_providers::books::{AccountId, AuditRow, Books as _, Fault};
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
 
 use super::{Context, Failure};
 use crate::clock::{Clock, System};
@@ -74,7 +75,7 @@ impl Home {
     /// The first master key of a new book.
     fn first_key(&self) -> Result<Option<Vault>, Failure> {
         let make = || {
-            let file = Vault::create_key(&self.directory, &System.seed())?;
+            let file = Vault::create_key(&self.directory, &Zeroizing::new(System.seed()))?;
             tracing::warn!(
                 "made a master key: {}. Keep a copy of it elsewhere: without it, no secret in the book can be read",
                 file.display()

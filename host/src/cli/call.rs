@@ -105,7 +105,7 @@ impl Values {
             let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
             parts
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .ok_or_else(|| Failure::usage(anyhow!("`{text}` is not NAME=VALUE")))
+                .ok_or_else(|| Failure::usage(anyhow!("--set and --set-env take NAME=VALUE")))
         };
         let mut values = BTreeMap::new();
         for text in &command.set {

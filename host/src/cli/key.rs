@@ -374,7 +374,7 @@ fn list(context: &Context, account: Option<AccountId>) -> Result<Exit, Failure> 
 fn known(context: &Context, id: &str) -> Result<(Store, &'static dyn Api, KeySummary), Failure> {
     let store = context.book()?;
     let key = store.read(|books| books.key(id)).map_err(Failure::failed)?.filter(|key| !key.revoked);
-    let key = key.ok_or_else(|| Failure::usage(anyhow!("no key in use has the id `{id}`; `provisor key list` shows them")))?;
+    let key = key.ok_or_else(|| Failure::usage(anyhow!("no key in use has this id; `provisor key list` shows them")))?;
     Ok((store, api(&key.provider)?, key))
 }
 
@@ -385,7 +385,7 @@ fn note(books: &mut Transaction<'_>, account: AccountId, public_id: &str, event:
 
 fn show(context: &Context, id: &str) -> Result<Exit, Failure> {
     let key = context.book()?.read(|books| books.key(id)).map_err(Failure::failed)?;
-    let key = key.ok_or_else(|| Failure::usage(anyhow!("there is no key `{id}`; `provisor key list` shows them")))?;
+    let key = key.ok_or_else(|| Failure::usage(anyhow!("no key has this id; `provisor key list` shows them")))?;
     context.output.record(&Listed::from(key), Listed::people)?;
     Ok(Exit::Done)
 }

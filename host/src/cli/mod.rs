@@ -26,6 +26,7 @@ mod sandbox;
 mod serve;
 mod service;
 mod store;
+mod unshown;
 mod vault;
 mod webhook;
 mod wire;

@@ -109,15 +109,16 @@ fn rotate(context: &Context, name: String) -> Result<Exit, Failure> {
     let (token, hash) = token();
     let store = context.book()?;
     let known = store.read(|books| books.panels()).map_err(Failure::failed)?;
-    let panel = known.into_iter().find(|panel| panel.name == name).ok_or_else(|| unknown(&name))?;
+    let panel = known.into_iter().find(|panel| panel.name == name).ok_or_else(unknown)?;
     let asked = name.clone();
     block_on(async move { store.transact(move |books| books.set_panel_token(&asked, &hash)).await.map_err(Failure::failed) })?;
     context.output.record(&Made { name, profiles: panel.profiles, token: Shown(token) }, show)?;
     Ok(Exit::Done)
 }
 
-fn unknown(name: &str) -> Failure {
-    Failure::usage(anyhow!("there is no panel `{name}`; `provisor panel list` shows them"))
+/// Without the name: somebody may have given the token.
+fn unknown() -> Failure {
+    Failure::usage(anyhow!("no panel has this name; `provisor panel list` shows them"))
 }
 
 #[derive(Serialize)]
@@ -132,7 +133,7 @@ fn revoke(context: &Context, name: String) -> Result<Exit, Failure> {
     let revoked =
         block_on(async move { store.transact(move |books| books.revoke_panel(&asked, now)).await.map_err(Failure::failed) })?;
     if !revoked {
-        return Err(unknown(&name));
+        return Err(unknown());
     }
     context.output.record(&Revoked { name, revoked }, |row| format!("panel {} is revoked", row.name))?;
     Ok(Exit::Done)

@@ -10,6 +10,7 @@ use provisor_providers::books::Fault;
 use serde::Serialize;
 
 use super::book::{block_on, database_password};
+use super::unshown::Unshown;
 use super::{Context, Exit, Failure};
 use crate::clock::{Clock, System};
 use crate::config::StoreUrl;
@@ -40,10 +41,10 @@ both sides and the audit chains verified before it counts. The password of a Pos
 names with store.password. Then set store.url to the copy; the data directory with its master keys stays as it is.")]
     Copy {
         /// The book, as store.url names it; a relative file starts at the data directory
-        #[arg(long, value_name = "URL")]
+        #[arg(long, value_name = "URL", value_parser = Unshown::<StoreUrl>::new())]
         from: StoreUrl,
         /// Where it goes; nothing may be there
-        #[arg(long, value_name = "URL")]
+        #[arg(long, value_name = "URL", value_parser = Unshown::<StoreUrl>::new())]
         to: StoreUrl,
     },
     /// Make a new book a sandbox: its keys begin with `kh_test_`, so that nobody takes them for real ones

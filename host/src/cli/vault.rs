@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::book::block_on;
 use super::{Context, Exit, Failure};
@@ -105,7 +106,7 @@ struct Made {
 
 fn new_key(context: &Context) -> Result<Exit, Failure> {
     let store = opened(context)?;
-    let (version, file) = store.vault().create_next_key(&System.seed()).map_err(Failure::failed)?;
+    let (version, file) = store.vault().create_next_key(&Zeroizing::new(System.seed())).map_err(Failure::failed)?;
     block_on(async { store.refresh_keys().await.map_err(Failure::failed) })?;
     let made = Made { version, file: file.display().to_string() };
     context.output.record(&made, |made| {

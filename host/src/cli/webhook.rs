@@ -195,7 +195,7 @@ fn test(context: &Context, key_id: &str) -> Result<Exit, Failure> {
     let webhooks = store.read(|books| books.webhooks(None)).map_err(Failure::failed)?;
     let webhook = webhooks.into_iter().find(|webhook| webhook.key_id == key_id);
     let webhook =
-        webhook.ok_or_else(|| Failure::usage(anyhow!("no key `{key_id}` has a webhook; `provisor webhook list` shows them")))?;
+        webhook.ok_or_else(|| Failure::usage(anyhow!("no key of this id has a webhook; `provisor webhook list` shows them")))?;
     if webhook.disabled_at.is_some() {
         return Err(Failure::failed(anyhow!("the webhook is disabled: its owner has to set it again")));
     }

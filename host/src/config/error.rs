@@ -87,7 +87,7 @@ impl Refusal {
 /// A text that is no TOML.
 pub(super) fn syntax(error: &toml::de::Error, text: &str, file: &Path) -> Error {
     let (line, column) = position(text, error.span().map_or(0, |span| span.start));
-    Error::Syntax { file: file.to_owned(), line, column, message: error.message().to_owned() }
+    Error::Syntax { file: file.to_owned(), line, column, message: explained(error.message()) }
 }
 
 /// TOML that is no configuration.
@@ -100,19 +100,22 @@ pub(super) fn refusal(error: &toml::de::Error, text: &str) -> Refusal {
     Refusal { key, message: explained(error.message()) }
 }
 
-/// serde's message in an operator's words. Of a value of another type only what should stand there: a secret that was written one
-/// section too high is one.
+/// serde's message in an operator's words. It shows what should stand there and never what does: a secret in a wrong place.
 fn explained(message: &str) -> String {
     if let Some(unknown) = message.strip_prefix("unknown field ") {
         return explained_key(unknown);
     }
     // serde's words: invalid type: string "x", expected struct Profile
-    let expected = message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "));
-    match expected {
-        Some((_, structure)) if structure.starts_with("struct ") || structure == "a map" => "expected a section".to_owned(),
-        Some((_, expected)) => format!("expected {expected}"),
-        None => message.to_owned(),
-    }
+    let tells_value = ["invalid type: ", "invalid value: ", "unknown variant "].iter().any(|words| message.starts_with(words));
+    let Some((_, expected)) = message.rsplit_once(", expected ").filter(|_| tells_value) else { return message.to_owned() };
+    let expected = match expected {
+        "a map" => "a section",
+        "u16" => "a number from 0 to 65535",
+        "u32" => "a number from 0 to 4294967295",
+        structure if structure.starts_with("struct ") => "a section",
+        other => other,
+    };
+    format!("expected {expected}")
 }
 
 /// Names the nearest key for an unknown one.

@@ -534,7 +534,10 @@ fn check(config: &Config) -> Result<(), error::Refusal> {
                     .to_owned(),
             );
         }
-        let is_secret = |key: &&String| ["secret", "password", "token"].iter().any(|end| key.ends_with(end));
+        let is_secret = |key: &&String| {
+            let key = key.to_ascii_lowercase();
+            ["secret", "password", "pass", "token", "key"].iter().any(|end| key.ends_with(end))
+        };
         let literal = |key: &&String| profile.settings.get(*key).is_some_and(Value::is_literal);
         if let Some(key) = profile.settings.keys().filter(is_secret).find(literal) {
             return refuse(&["settings", key], secret::LITERAL.to_owned());

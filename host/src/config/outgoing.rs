@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::BaseUrl;
 use super::error::Refusal;
 use super::secret::{SecretRef, Value};
+use super::values::is_host;
 
 /// Where the server may send webhooks.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -113,6 +114,9 @@ impl Mail {
         let refuse = |key: &str, message: &str| {
             Err(Refusal { key: ["mail", "smtp", key].map(str::to_owned).into(), message: message.to_owned() })
         };
+        if !is_host(&smtp.host) {
+            return refuse("host", "a mail server's name or address, without user and port");
+        }
         match (&smtp.username, &smtp.password) {
             (Some(_), None) => refuse("username", "a user needs a `password` too"),
             (None, Some(_)) => refuse("password", "a password needs a `username` too"),
@@ -140,7 +144,7 @@ impl FromStr for Sender {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| format!("`{text}` is not an address such as `Provisor <provisor@example.com>`"))
+        text.parse().map(Self).map_err(|_| "not an address such as `Provisor <provisor@example.com>`".to_owned())
     }
 }
 
@@ -186,7 +190,7 @@ impl TryFrom<String> for Recipient {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| format!("`{text}` is not an address such as `ops@example.com`"))
+        text.parse().map(Self).map_err(|_| "not an address such as `ops@example.com`".to_owned())
     }
 }
 

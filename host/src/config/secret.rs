@@ -33,13 +33,19 @@ impl TryFrom<toml::Value> for SecretRef {
         let mut entries = table.into_iter();
         match (entries.next(), entries.next()) {
             (Some((kind, toml::Value::String(name))), None) if !name.is_empty() => match kind.as_str() {
-                "env" => Ok(Self::Env(name)),
+                "env" if is_variable(&name) => Ok(Self::Env(name)),
                 "file" => Ok(Self::File(name.into())),
                 _ => Err(LITERAL.to_owned()),
             },
             _ => Err(LITERAL.to_owned()),
         }
     }
+}
+
+/// What a shell can set. Anything else is rather the secret than its variable's name, which errors show.
+fn is_variable(name: &str) -> bool {
+    !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 impl SecretRef {

@@ -8,12 +8,16 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
+use super::values::is_host;
+
 /// PostgreSQL's own port.
 const PORT: u16 = 5432;
 /// More machines than this do not hold one book.
 const HOSTS_MAX: usize = 8;
 const FORM: &str = "a store is `sqlite:PATH`, such as `sqlite:provisor.db`, or a PostgreSQL database, such as \
                     `postgres://user@host/database` or `postgres:///database?host=/var/run/postgresql`";
+
+const PASSWORD: &str = "no password belongs into the address: name where it is with `password`";
 
 /// Where the books are.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -71,6 +75,10 @@ impl FromStr for StoreUrl {
                 let rest = rest.strip_prefix("//").ok_or(FORM)?;
                 PostgresUrl::parse(rest, text).map(Self::Postgres)
             }
+            // Another database's address, which `sqlite:` only precedes, may hold a password.
+            Some(("sqlite", path)) if path.contains("://") || path.starts_with("//") && path.contains('@') => {
+                Err(FORM.to_owned())
+            }
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
             _ => Err(FORM.to_owned()),
         }
@@ -92,14 +100,18 @@ impl PostgresUrl {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
-        if user.is_some_and(|user| user.contains(':')) {
-            return Err("no password belongs into the address: name where it is with `password`".to_owned());
-        }
         let settings = Settings::read(query)?;
         let user = user.filter(|user| !user.is_empty()).map(decoded);
+        if user.as_ref().is_some_and(|user| user.contains(':')) {
+            return Err(PASSWORD.to_owned());
+        }
         let database = decoded(database);
         if database.is_empty() {
             return Err(format!("the address names no database; {FORM}"));
+        }
+        // Behind one of these stands what belongs to another part of an address, a password too. The address is shown.
+        if database.contains(['@', ':', '/', '?', '#', '&', ';', '=']) {
+            return Err("a database's name has none of @ : / ? # & ; =".to_owned());
         }
         let hosts = settings.hosts(hosts)?;
         Ok(Self { hosts, user, database, root_certificates: settings.root_certificates, text: text.to_owned() })
@@ -125,7 +137,7 @@ impl Settings {
                 "sslmode" => settings.tls = Some(read_tls(&value)?),
                 "sslrootcert" if value.starts_with('/') => settings.root_certificates = Some(value.into_owned().into()),
                 "sslrootcert" => return Err("sslrootcert is a file's absolute path".to_owned()),
-                "password" => return Err("no password belongs into the address: name where it is with `password`".to_owned()),
+                "password" => return Err(PASSWORD.to_owned()),
                 _ => return Err("of the address's settings, host, port, sslmode and sslrootcert are known here".to_owned()),
             }
         }
@@ -134,7 +146,11 @@ impl Settings {
 
     /// The hosts of the authority, or those of the setting `host`.
     fn hosts(&self, authority: &str) -> Result<Vec<PostgresHost>, String> {
-        let listed = self.hosts.as_deref().filter(|_| authority.is_empty()).unwrap_or(authority);
+        let listed = match self.hosts.as_deref() {
+            Some(_) if !authority.is_empty() => return Err("hosts stand before the path or in `host`, not in both".to_owned()),
+            Some(hosts) => hosts,
+            None => authority,
+        };
         let ports: Vec<&str> = self.ports.as_deref().unwrap_or_default().split(',').filter(|port| !port.is_empty()).collect();
         let hosts: Vec<&str> = listed.split(',').collect();
         if hosts.len() > HOSTS_MAX {
@@ -154,6 +170,9 @@ impl Settings {
         let (host, own_port) = split_port(&decoded);
         if host.is_empty() {
             return Err(format!("the address names no host; {FORM}"));
+        }
+        if !is_host(host) {
+            return Err("a host is a name or an address".to_owned());
         }
         let port = own_port.map(read).transpose()?.or(port).unwrap_or(PORT);
         // Whoever says nothing does not send passwords and secrets across a network in the open.
@@ -227,7 +246,19 @@ mod tests {
     fn a_password_or_what_nobody_knows_is_refused_and_not_repeated() {
         for (text, why) in [
             ("postgres://me:hunter2@h/d", "no password belongs"),
+            ("postgres://me%3Ahunter2@h/d", "no password belongs"),
             ("postgres://h/d?password=hunter2", "no password belongs"),
+            ("postgres://h/d&password=hunter2", "a database's name"),
+            ("postgres://h/d;password=hunter2", "a database's name"),
+            ("postgres://h/d%23password%3dhunter2", "a database's name"),
+            ("postgres://h/dbname=d password=hunter2", "a database's name"),
+            ("postgres://me:12/hunter2@h/d", "a database's name"),
+            ("postgres://h/d?host=me:hunter2@x", "hosts stand"),
+            ("postgres:///d?host=me:hunter2@x", "a port is"),
+            ("postgres:///d?host=hunter2@x", "a host is"),
+            ("postgres://host=h password=hunter2/d", "a host is"),
+            ("sqlite:postgres://me:hunter2@h/d", "a store is"),
+            ("sqlite://me:hunter2@h/d", "a store is"),
             ("postgres://h/d?sslmode=prefer&x=hunter2", "sslmode is"),
             ("postgres://h/d?hunter2=1", "of the address's settings"),
             ("postgres://h", "the address names no database"),

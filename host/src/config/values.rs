@@ -1,4 +1,5 @@
-//! Values that stand as texts in the file, each checked when it is read.
+//! Values that stand as texts in the file, each checked when it is read. No error shows the text: it may be a secret that stands in
+//! a wrong place, or has one within.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +37,7 @@ impl FromStr for Listen {
             Some("") => Err("after `unix:` comes the path of the socket".to_owned()),
             Some(path) => Ok(Self::Unix(path.into())),
             None => text.parse().map(Self::Tcp).map_err(|_| {
-                format!("`{text}` is neither an address and port such as `127.0.0.1:7070` nor a socket such as `unix:/run/provisor.sock`")
+                "neither an address and port such as `127.0.0.1:7070` nor a socket such as `unix:/run/provisor.sock`".to_owned()
             }),
         }
     }
@@ -73,7 +74,6 @@ impl FromStr for Mount {
                 && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
         };
         let is_path = text.strip_prefix('/').is_some_and(|rest| rest.is_empty() || rest.split('/').all(is_plain));
-        // The text is not shown: a key or secret that stands in the section of the mounts by mistake is read as one.
         let message = "no path such as `/api/v1`, of A-Z a-z 0-9 - . _ ~ and without a slash at its end";
         if is_path { Ok(Self(text.to_owned())) } else { Err(message.to_owned()) }
     }
@@ -102,9 +102,7 @@ impl FromStr for Network {
             let is_number = prefix == "0" || !prefix.starts_with(['0', '+']);
             IpNet::new(address, prefix.parse().ok().filter(|_| is_number)?).ok()
         };
-        network()
-            .map(Self)
-            .ok_or_else(|| format!("`{text}` is neither an address such as `10.0.0.1` nor a network such as `10.0.0.0/8`"))
+        network().map(Self).ok_or_else(|| "neither an address such as `10.0.0.1` nor a network such as `10.0.0.0/8`".to_owned())
     }
 }
 
@@ -135,7 +133,6 @@ impl FromStr for BaseUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // The text is not shown: somebody may have put a password into it.
         let url = Url::parse(text)
             .map_err(|why| format!("no web address ({why}); right is one such as `https://api.example.com/v1`"))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -144,8 +141,8 @@ impl FromStr for BaseUrl {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("no user or password belongs into the address; use `key` and `secret`".to_owned());
         }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("an API's address has neither `?` nor `#`".to_owned());
+        if url.query().is_some() || url.fragment().is_some() || url.path().contains('@') {
+            return Err("an API's address has no `?`, no `#`, and no `@` in its path".to_owned());
         }
         Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
     }
@@ -155,6 +152,12 @@ impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether it is a host's name or address, and not one with a user, a password or a path.
+pub(super) fn is_host(text: &str) -> bool {
+    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    is_name || text.parse::<IpAddr>().is_ok()
 }
 
 /// A share from 0 to 100 percent, in hundredths of a percent.

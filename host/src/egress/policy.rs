@@ -35,8 +35,8 @@ pub enum PolicyError {
     #[error("base_url names the address {0}, which only a profile with `allow_private = true` may reach")]
     Private(IpAddr),
     /// An additional host that is no host name.
-    #[error("`{0}` is not a host name with an optional port")]
-    HostName(String),
+    #[error("`hosts` has what is not a host name with an optional port")]
+    HostName,
 }
 
 impl EgressPolicy {
@@ -59,7 +59,7 @@ impl EgressPolicy {
         let mut allowed = BTreeSet::from([base_target]);
         for host in hosts {
             let parsed = authority("https", host).filter(|target| target.address().is_none());
-            allowed.insert(parsed.ok_or_else(|| PolicyError::HostName(host.clone()))?);
+            allowed.insert(parsed.ok_or(PolicyError::HostName)?);
         }
         Ok(Self { allowed, allow_private })
     }
@@ -203,7 +203,7 @@ mod tests {
             ["", "a b", "user@example.net", "example.net/path", "127.0.0.1", "127.1", "[::1]", "example.net\\@evil.net", "a?b"]
         {
             let made = EgressPolicy::new("https://example.com", &[host.to_owned()], true);
-            assert_eq!(made.map(|_| ()), Err(PolicyError::HostName(host.to_owned())), "{host}");
+            assert_eq!(made.map(|_| ()), Err(PolicyError::HostName), "{host}");
         }
     }
 

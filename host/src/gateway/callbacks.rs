@@ -21,9 +21,11 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
+use zeroize::Zeroizing;
 
 use super::{State, view};
 use crate::egress::{Egress, EgressError, EgressOptions, EgressPolicy, PolicyError};
+use crate::redaction::Secrets;
 use crate::resolve::SystemResolver;
 use crate::store::{Managed, Operation, StoreError, Teller, Untold, UntoldSummary};
 use crate::ticks::Ticks;
@@ -146,8 +148,8 @@ async fn post(
     let Some(request) = request else { return Ok(()) };
     let told: Value = serde_json::from_slice(&send(egress, request).await?).unwrap_or_default();
     match callback.kind {
-        CallbackKind::Whmcs if told["result"] != "success" => Err(excerpt(&told["message"])),
-        CallbackKind::FossBilling if !told["error"].is_null() => Err(excerpt(&told["error"]["message"])),
+        CallbackKind::Whmcs if told["result"] != "success" => Err(excerpt(callback, &told["message"])),
+        CallbackKind::FossBilling if !told["error"].is_null() => Err(excerpt(callback, &told["error"]["message"])),
         _ => Ok(()),
     }
 }
@@ -194,8 +196,11 @@ fn settled<T>(told: Result<T, String>, attempts: u32, now: Timestamp) -> (Option
 /// Of a panel's own words in our log.
 const EXCERPT: usize = 200;
 
-fn excerpt(words: &Value) -> String {
-    format!("the panel says: {}", words.as_str().unwrap_or("nothing").chars().take(EXCERPT).collect::<String>())
+/// A panel may repeat what it was sent.
+fn excerpt(callback: &Callback, words: &Value) -> String {
+    let secrets = Secrets::new([&callback.secret, &basic(callback)]);
+    let words = secrets.redact(words.as_str().unwrap_or("nothing"));
+    format!("the panel says: {}", words.chars().take(EXCERPT).collect::<String>())
 }
 
 type Built = Result<Request<Full<Bytes>>, http::Error>;
@@ -258,12 +263,17 @@ fn fossbilling(callback: &Callback, operation: &Operation, service: &Managed) ->
         _ => return None,
     };
     let id = number(&service.key, "order-")?;
-    let user = if callback.identifier.is_empty() { "admin" } else { &callback.identifier };
-    let credentials = STANDARD.encode(format!("{user}:{}", callback.secret.expose_secret()));
+    let credentials = Zeroizing::new(STANDARD.encode(basic(callback).expose_secret()));
     let url = format!("{}/api/admin/order/{method}", callback.url);
     let body = json!({ "id": id }).to_string();
-    let built = request(&url, "application/json").header(AUTHORIZATION, format!("Basic {credentials}"));
+    let built = request(&url, "application/json").header(AUTHORIZATION, format!("Basic {}", *credentials));
     Some(built.body(Full::new(body.into())))
+}
+
+/// User and password of HTTP's basic authentication.
+fn basic(callback: &Callback) -> SecretString {
+    let user = if callback.identifier.is_empty() { "admin" } else { &callback.identifier };
+    format!("{user}:{}", callback.secret.expose_secret()).into()
 }
 
 #[cfg(test)]
@@ -276,6 +286,15 @@ mod tests {
     #[test]
     fn the_signature_is_the_one_that_openssl_makes() {
         assert_eq!(signature(&"secret".into(), 1_700_000_000, br#"{"a":1}"#), MADE_BY_OPENSSL);
+    }
+
+    #[test]
+    fn a_panel_that_repeats_a_request_tells_no_secret() {
+        let (kind, secret) = (CallbackKind::FossBilling, "s3cret/+value".into());
+        let callback = Callback { kind, url: "https://panel.example".to_owned(), identifier: String::new(), secret };
+        let sent = STANDARD.encode("admin:s3cret/+value");
+        let told = excerpt(&callback, &json!(format!("no: secret=s3cret%2F%2Bvalue, s3cret/+value, Basic {sent}")));
+        assert_eq!(told, "the panel says: no: secret=[redacted], [redacted], Basic [redacted]");
     }
 
     #[test]

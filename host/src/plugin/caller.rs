@@ -12,12 +12,13 @@ use super::contract::{
     Account, Call, Connection, Contract, Effect, Event, FieldKind, FormPost, InvoicePage, Login, Money, Order, Outcome, Plan,
     PowerAction, Problem, Property, ProviderInfo, Service, ServicePage, ServiceRef, Setting, Webhook,
 };
-use super::log::{GuestLog, Secrets};
+use super::log::GuestLog;
 use super::profile::{BindError, Profile};
 use super::sandbox::{Errand, Guest, Running};
 use super::words::to_json;
 use super::{Plugin, sandbox::CallError};
 use crate::egress::Egress;
+use crate::redaction::Secrets;
 
 /// A component as one profile sees it. Clones share its connections.
 #[derive(Clone)]
@@ -253,6 +254,7 @@ fn redacted(problem: Problem, secrets: &Secrets) -> Problem {
         message: secrets.redact(&problem.message),
         public_message: clean(problem.public_message),
         provider_code: clean(problem.provider_code),
+        field: clean(problem.field),
         ..problem
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::Component;
 
-use super::log::{GuestLog, OUTPUT_MAX, Secrets};
+use super::log::{GuestLog, OUTPUT_MAX};
 use super::sandbox::{CallError, Errand, Limits, Sandbox};
+use crate::redaction::Secrets;
 
 const HONEST: &str = r#"(component
     (core module $m (func (export "run")))

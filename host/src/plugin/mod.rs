@@ -31,9 +31,10 @@ pub use profile::{BindError, Profile};
 pub use sandbox::{CallError, Limits};
 
 use crate::egress::EgressOptions;
+use crate::redaction::Secrets;
 use crate::resolve::{Resolve, SystemResolver};
 use contract::{ContractPre, ProviderInfo};
-use log::{GuestLog, LogRate, Secrets};
+use log::{GuestLog, LogRate};
 use sandbox::{Errand, Guest, Sandbox};
 
 /// The most providers that one component may describe.

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::cli::book::block_on;
 use crate::cli::call::exit_of;
 use crate::cli::output::Shown;
+use crate::cli::unshown::Unshown;
 use crate::cli::{Context, Exit, Failure};
 use crate::config::BaseUrl;
 use crate::plugin::Caller;
@@ -41,7 +42,7 @@ pub(super) struct Set {
     /// The profile
     name: String,
     /// The gateway's address as the provider reaches it, such as <https://gateway.example.com>
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = Unshown::<BaseUrl>::new())]
     gateway: BaseUrl,
     /// Where the secret is written that signs the events, for the owner's eyes alone
     #[arg(long, value_name = "FILE", required_unless_present = "show_secret")]

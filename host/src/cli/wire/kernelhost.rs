@@ -12,6 +12,7 @@ use secrecy::ExposeSecret;
 use serde::{Serialize, Serializer};
 
 use super::secret;
+use crate::cli::unshown::Unshown;
 use crate::cli::{Context, Exit, Failure, read_file};
 use crate::clock::{Clock, System};
 use crate::config::BaseUrl;
@@ -54,7 +55,7 @@ pub(in crate::cli) struct Sign {
     #[arg(long)]
     nonce: Option<String>,
     /// Where the API is; for the curl line only, since it is not signed
-    #[arg(long, value_name = "URL", default_value = BASE_URL)]
+    #[arg(long, value_name = "URL", default_value = BASE_URL, value_parser = Unshown::<BaseUrl>::new())]
     base_url: BaseUrl,
 }
 

@@ -302,13 +302,39 @@ fn row(visit: &Visit, by: By<'_>, status: u16, event: &str) -> AuditRow {
     AuditRow {
         account: by.key.map(|key| key.account),
         key_id: by.key_id.map(str::to_owned),
-        ..visit.audit_row(&visit.request.target, status, event)
+        ..visit.audit_row(shown(&visit.request.target), status, event)
     }
+}
+
+/// A query that names a page, or none: any other may hold what is secret, and nothing leaves the chain again.
+fn shown(target: &str) -> &str {
+    let Some((path, query)) = target.split_once('?') else { return target };
+    let names_page = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or_default();
+        matches!(name, "page" | "per_page") && value.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if query.split('&').all(names_page) { target } else { path }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_is_noted_where_it_can_hold_no_secret() {
+        for kept in ["/v1/me", "/v1/services?page=2", "/v1/services?per_page=50&page=0"] {
+            assert_eq!(shown(kept), kept);
+        }
+        for (target, noted) in [
+            ("/v1/me?secret=x", "/v1/me"),
+            ("/v1/services?page=2&secret=1", "/v1/services"),
+            ("/v1/services?page=x", "/v1/services"),
+            ("/v1/services?page=1?x", "/v1/services"),
+            ("/v1/me?", "/v1/me"),
+        ] {
+            assert_eq!(shown(target), noted);
+        }
+    }
 
     #[test]
     fn a_nonce_outlives_its_window_and_ten_minutes() {

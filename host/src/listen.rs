@@ -26,6 +26,8 @@ use crate::config::Listen;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller may leave an answer unread: past that the kernel ends the connection.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stopping listener waits for answers under way.
 const GRACE: Duration = Duration::from_secs(20);
 /// Connections at a time; more wait in the kernel's queue.
@@ -169,6 +171,8 @@ impl Socket {
                 let (stream, peer) = listener.accept().await?;
                 // Answers are written whole; waiting to fill a packet would only add a delay.
                 let _best_effort = stream.set_nodelay(true);
+                #[cfg(target_os = "linux")]
+                let _best_effort = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
                 Ok((Box::new(stream), peer.ip()))
             }
             Self::Unix { listener, .. } => {

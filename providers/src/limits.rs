@@ -13,6 +13,8 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// The kind of a mail about a lock, and how many of them a day.
 const LOCK_MAIL: &str = "key.locked";
 const LOCK_MAILS_PER_DAY: u64 = 4;
+/// Clocks of several hosts differ by less.
+const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(1);
 /// One token, in the thousandths that a meter counts: at 60 per minute a millisecond brings back one of them.
 const TOKEN: i64 = 60_000;
 
@@ -48,9 +50,13 @@ impl Meter {
         Self { level: capacity(limits), at: now, day: day(now), day_count: 0 }
     }
 
-    /// Takes one token, if there is one. A refused request costs nothing. A clock that went back brings nothing.
+    /// Takes one token, if there is one. A refused request costs nothing. A clock that went back brings nothing; one that went back far
+    /// was ahead before, and is believed: else there would be no token until it has caught up.
     #[must_use]
-    pub fn take(self, limits: KeyLimits, now: Timestamp) -> (Self, Reading) {
+    pub fn take(mut self, limits: KeyLimits, now: Timestamp) -> (Self, Reading) {
+        if self.at.duration_since(now) > AHEAD_MAX {
+            (self.at, self.day) = (now, day(now));
+        }
         let passed_ms = (now.as_millisecond() - self.at.as_millisecond()).clamp(0, 3_600_000);
         let level = (self.level + passed_ms * i64::from(limits.per_minute)).min(capacity(limits));
         let today = day(now).max(self.day);
@@ -249,13 +255,24 @@ mod tests {
         }
 
         #[test]
-        fn a_clock_that_goes_back_brings_nothing(back in 0_i64..10_000_000) {
+        fn a_clock_that_goes_back_brings_nothing(back in 0_i64..=60_000) {
             let limits = KeyLimits { per_minute: 60, burst: 1, per_day: 100 };
             let (meter, _) = Meter::full(limits, at(0)).take(limits, at(0));
             let (meter, reading) = meter.take(limits, at(-back));
             prop_assert!(!reading.allowed);
             prop_assert!(!meter.take(limits, at(0)).1.allowed);
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_holds_nobody_up() {
+        let limits = KeyLimits { per_minute: 60, burst: 1, per_day: 2 };
+        let (meter, _) = Meter::full(limits, at(90_000_000)).take(limits, at(90_000_000));
+        let (meter, reading) = meter.take(limits, at(0));
+        assert_eq!((reading.allowed, reading.retry_after_s), (false, 1), "and it brings nothing");
+        let (meter, reading) = meter.take(limits, at(1000));
+        assert!(reading.allowed);
+        assert!(!meter.take(limits, at(2000)).1.allowed, "the day's count goes on");
     }
 
     #[test]

@@ -120,6 +120,15 @@ impl Shop {
         self.house.clock.advance(SignedDuration::from_secs(seconds));
     }
 
+    /// Waits until the bank has charged so often.
+    async fn charged(&self, times: i64) {
+        let begin = Instant::now();
+        while self.number("SELECT COUNT(*) FROM simulated_charges") < times {
+            assert!(begin.elapsed() < PATIENCE, "the bank charges");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn card(&self, token: Option<&'static str>) {
         let id = self.reseller;
         let token = token.map(SecretString::from);
@@ -305,12 +314,36 @@ async fn a_gateway_that_does_not_answer_in_time_is_asked_again_later() {
     let open = shop.order("one").await;
     assert_eq!((told(&open), open.header("retry-after")), ((409, json!("request_in_progress")), Some("1")));
     assert_eq!(shop.balance(), 0, "the credit is held");
-    // The card gets better, and the gateway's rest is over.
-    shop.card(Some("sim_success")).await;
+    // Only the card that was charged can tell what became of it: one that comes after it is not asked, nor is there none.
+    shop.card(None).await;
+    shop.charged(1).await;
+    // The gateway's rest is over.
     shop.pass(10);
     shop.settle().await;
     let paid = shop.order("one").await;
     assert_eq!((paid.status, shop.number("SELECT COUNT(*) FROM orders")), (201, 1));
+    shop.reckon();
+}
+
+/// Else a caller could have a card charged of which the audit log says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hangs_up_while_a_card_is_charged_leaves_an_audited_order() {
+    let shop = Shop::open("0.00").await;
+    shop.card(Some("sim_slow")).await;
+    let mut ordering = Box::pin(shop.order("one"));
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut ordering).await.is_err());
+    drop(ordering);
+    let rows = |event: &str, status: u16| {
+        shop.number(&format!("SELECT COUNT(*) FROM audit WHERE event = '{event}' AND status = {status} AND path = '/v1/orders'"))
+    };
+    assert_eq!((rows("payment.begun", 102), rows("request", 201)), (1, 0), "noted with the payment");
+    // No time passes: the lease holds, and nobody else takes the charge up.
+    let begin = Instant::now();
+    while rows("request", 201) == 0 {
+        assert!(begin.elapsed() < PATIENCE, "the request goes on without its caller");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((shop.order("one").await.status, shop.number("SELECT COUNT(*) FROM simulated_charges")), (201, 1));
     shop.reckon();
 }
 
@@ -464,6 +497,22 @@ async fn terms_are_paid_over_jumps_leap_days_and_2038() {
         assert_eq!(shop.number("SELECT COUNT(*) FROM invoices WHERE status = 'paid'"), 2, "{start}");
         shop.reckon();
     }
+}
+
+/// Else a reseller could have it run unpaid until it is terminated.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overdue_service_that_its_owner_suspended_does_not_run_again_unpaid() {
+    let shop = Shop::open("9.90").await;
+    let service = shop.service().await;
+    assert_eq!(shop.act(service, "suspend", &json!({"action": "suspend"})).await.status, 202);
+    // Due on February 28, and to be suspended three days later.
+    shop.pass(32 * DAY_S);
+    shop.settle().await;
+    assert_eq!(shop.act(service, "unsuspend", &json!({"action": "unsuspend"})).await.status, 202);
+    shop.service_until(service, "suspended").await;
+    let again = shop.act(service, "again", &json!({"action": "unsuspend"})).await;
+    assert_eq!((again.status, &again.json()["errors"][0]["code"]), (400, &json!("wrong_state")));
+    shop.reckon();
 }
 
 #[tokio::test(flavor = "multi_thread")]

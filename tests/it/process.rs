@@ -1,5 +1,7 @@
 //! The host as a process: its socket, what it reads anew, what tells whether it can answer, and its end.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -125,6 +127,25 @@ async fn what_requests_left_behind_goes_as_fast_as_it_came() {
         let left = || book.number("SELECT COUNT(*) FROM nonces");
         until(|| left() == 1, || format!("{} nonces to go", left() - 1)).await;
     }
+}
+
+/// Else a few strangers that ask and never read could hold all connections.
+#[test]
+fn who_does_not_read_is_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("provisor.toml"), "[server]\nlimits.per_ip_per_minute = 0\n").unwrap();
+    let daemon = serve(directory.path());
+    let mut reader = TcpStream::connect(daemon.address()).unwrap();
+    let path = format!("{}/openapi.json", provisor_providers::find("kernelhost").unwrap().server.mount());
+    // Far more than the buffers of both ends take.
+    reader.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(400).as_bytes()).unwrap();
+    let begin = Instant::now();
+    // Nobody is told before he sends something.
+    while reader.write_all(b"G").is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(90), "it is connected still");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(begin.elapsed() > Duration::from_secs(20), "a slow reader has time: {:?}", begin.elapsed());
 }
 
 /// Whoever waits for the line that says where it listens may stop it at once.

@@ -513,6 +513,25 @@ async fn who_is_gone_is_told_nothing_more() {
     house.stop().await;
 }
 
+/// What the old address says of it does not count, and disables nothing.
+#[tokio::test]
+async fn what_is_on_its_way_to_an_old_address_goes_to_the_new_one() {
+    let (old, new) = (Receiver::answering(|_, _| Reply::Hang).await, Receiver::start().await);
+    let mut house = house(&[&old, &new]).await;
+    let (account, key) = key(&house).await;
+    listen(&house, &key, &old.url()).await;
+    let id = happen(&house, account, 1).await;
+    old.wait_for(1).await;
+    assert_eq!(put(&house, &key, &json!({"url": new.url()})).await.status, 200);
+    let came = new.wait_for(1).await;
+    assert_eq!(came[0].id(), id);
+    until(|| the_delivery(&house).delivered_at.is_some(), || "delivered".to_owned()).await;
+    let stale = Attempt { at: house.clock.now(), status: Some(410), error: Some("status 410".to_owned()), then: Then::Dead };
+    let settled = house.store.transact(move |books| books.settle_delivery(1, 1, &stale)).await.unwrap();
+    assert!(settled.is_none() && !get_disabled(&house));
+    house.stop().await;
+}
+
 fn get_disabled(house: &House) -> bool {
     house.store.read(|books| books.webhooks(None)).unwrap().iter().all(|webhook| webhook.disabled_at.is_some())
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use provisor_providers::PROVIDERS;
 use provisor_providers::books::{AccountId, Books, Entry, Fault};
 use provisor_providers::money::Minor;
+use provisor_providers::server::Moment;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -153,12 +154,17 @@ fn card(context: &Context, id: AccountId, token: Option<&str>, label: &str) -> R
 }
 
 fn close(context: &Context, id: AccountId, suspend: bool) -> Result<Exit, Failure> {
-    let store = context.book()?;
+    let home = context.home()?;
+    let moment = System.moment(home.config.rules());
+    let store = home.book()?;
     let is_known = block_on(async move {
         let closed = store.transact(move |books| {
-            let is_known = books.close_account(id, suspend.then(|| System.now()))?;
+            let is_known = books.close_account(id, suspend.then_some(moment.now))?;
             if is_known {
                 note(books, id, None, if suspend { "reseller.suspended" } else { "reseller.unsuspended" }, None)?;
+            }
+            if is_known && !suspend {
+                settle(&moment, id, books)?;
             }
             Ok(is_known)
         });
@@ -243,6 +249,11 @@ fn note_credit(books: &mut Transaction<'_>, id: AccountId, amount: Minor) -> Res
     note(books, id, None, "reseller.credited", Some(&amount.to_string()))
 }
 
+/// Pays with the credit what waits for it.
+fn settle(moment: &Moment, id: AccountId, books: &mut Transaction<'_>) -> Result<(), Fault> {
+    PROVIDERS.iter().try_for_each(|provider| provider.server.credited(moment, id, books))
+}
+
 fn entry(now: jiff::Timestamp) -> Entry<'static> {
     Entry { at: now, kind: "credit", reference: "operator" }
 }
@@ -265,9 +276,7 @@ fn change_credit(context: &Context, id: AccountId, amount: Minor) -> Result<Exit
                 note_credit(books, id, amount)?;
             }
             if balance.is_some() && amount > Minor::ZERO {
-                for provider in PROVIDERS {
-                    provider.server.credited(&moment, id, books)?;
-                }
+                settle(&moment, id, books)?;
                 balance = Some(books.account(id).profile()?.balance);
             }
             Ok((known, balance))

@@ -71,6 +71,10 @@ fn refuse_unless(headers: &HeaderMap, wanted: &str) -> Result<(), Refusal> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    // serde would read an array's values as the fields in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Refusal::malformed("the body has to be an object".to_owned()));
+    }
     // The parser's words name fields, places and types, never a value of the body: it may hold a password.
     serde_json::from_slice(bytes).map_err(|error| {
         let what = match error.classify() {
@@ -371,6 +375,7 @@ mod tests {
             (r#"{"profile":"p"}"#, "missing field `plan`"),
             (r#"{"profile":"p","plan":"MARKED"#, "no JSON"),
             ("\"MARKED\"", "expected struct Create"),
+            (r#" ["p","1"]"#, "an object"),
             ("\"x, expected MARKED at line 1\"", "expected struct Create"),
         ] {
             let Err(refusal) = parse::<Create>(body.as_bytes()) else { panic!("{body}") };

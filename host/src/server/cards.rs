@@ -8,7 +8,7 @@ use provisor_providers::server::{CardRefusal, Charge, Charged, Met};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How often the gateway is asked for one charge; the time that it may take is shared out among them.
 const ASKS_PER_CHARGE: u32 = 2;
@@ -22,10 +22,9 @@ pub(super) trait CardGateway: Send + Sync {
 /// What a gateway will have said.
 pub(super) type Answer<'a> = Pin<Box<dyn Future<Output = Charged> + Send + 'a>>;
 
-/// Charges what is on file; whatever becomes of it, there is an answer in time.
+/// Charges the card that the charge was begun with; whatever becomes of it, there is an answer in time.
 pub(super) async fn charge(store: &Store, gateway: &dyn CardGateway, timeout: Duration, charge: Charge) -> Met {
-    let account = charge.account;
-    let came_to = match store.read(|books| books.card(account)) {
+    let came_to = match store.read(|books| books.card_of_charge(charge.account, charge.payment)) {
         Ok(Some(token)) => ask(gateway, timeout, &charge, &token).await,
         Ok(None) => Charged::Refused(CardRefusal::NoCard),
         Err(error) => {
@@ -67,29 +66,44 @@ impl CardGateway for Simulated {
             _ => "declined",
         };
         let (is_slow, loses) = (token == "sim_slow", token == "sim_lost");
+        // A bank goes on also where the one who asks it has hung up.
+        let asked = tokio::spawn(decide(self.store.clone(), Arc::clone(&self.clock), charge.clone(), outcome, is_slow));
         Box::pin(async move {
-            if is_slow {
-                tokio::time::sleep(SLOW).await;
-            }
-            let (charge, now) = (charge.clone(), self.clock.now());
-            let asked = self.store.transact(move |books| {
-                let Charge { gateway_key, amount, currency, .. } = &charge;
-                books.simulate_charge(gateway_key, *amount, currency, outcome, now)
-            });
             match asked.await {
-                Ok((_, true)) if loses => Charged::Unknown,
-                Ok((answer, _)) => match answer.as_str() {
+                Ok(Ok((_, true))) if loses => Charged::Unknown,
+                Ok(Ok((answer, _))) => match answer.as_str() {
                     "captured" => Charged::Captured,
                     "expired" => Charged::Refused(CardRefusal::Expired),
                     _ => Charged::Refused(CardRefusal::Declined),
                 },
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::error!(%error, "the simulated gateway could not be asked");
                     Charged::Unknown
                 }
+                // A defect of ours; the panic hook has logged it.
+                Err(_) => Charged::Unknown,
             }
         })
     }
+}
+
+/// What the simulated bank answers, and whether it was asked for the first time. One that it knows it answers at once.
+async fn decide(
+    store: Store,
+    clock: Arc<dyn Clock>,
+    charge: Charge,
+    outcome: &'static str,
+    is_slow: bool,
+) -> Result<(String, bool), StoreError> {
+    if is_slow && store.read(|books| books.simulated_charge(&charge.gateway_key))?.is_none() {
+        tokio::time::sleep(SLOW).await;
+    }
+    let now = clock.now();
+    let asked = store.transact(move |books| {
+        let Charge { gateway_key, amount, currency, .. } = &charge;
+        books.simulate_charge(gateway_key, *amount, currency, outcome, now)
+    });
+    asked.await
 }
 
 /// No gateway: no card can be charged.

@@ -11,7 +11,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use provisor_providers::books::{AuditRow, Books as _, Fault};
 use provisor_providers::message::{Headers, Request, Response};
-use provisor_providers::server::{Admission, Moment, Server as Api, Step, TurnedAway, Visit, Work};
+use provisor_providers::server::{Admission, Moment, Need, Resume, Server as Api, Step, TurnedAway, Visit, Work};
 
 use super::keys::RequestKeys;
 use super::{State, between, probes};
@@ -96,12 +96,28 @@ async fn turn_away(state: &State, api: &dyn Api, visit: &Visit, why: TurnedAway)
 }
 
 /// One transaction after the other until there is an answer; none when the key is stale.
-async fn work_off(state: &State, mut work: Work) -> Result<Option<(Response, Duration)>, TurnedAway> {
-    for _ in 0..TRANSACTIONS_MAX {
+async fn work_off(state: &Arc<State>, work: Work) -> Result<Option<(Response, Duration)>, TurnedAway> {
+    match commit(&state.store, move |books| work(books)).await? {
+        Step::Answer { response, floor } => Ok(Some((response, floor))),
+        Step::Stale => Ok(None),
+        Step::Between { need, then } => {
+            // A caller who hangs up ends the future of the request; what was begun goes on to its end and its audit row.
+            let state = Arc::clone(state);
+            let rest = tokio::spawn(async move { work_on(&state, need, then).await });
+            // A panic in there is a defect of ours; the panic hook has logged it.
+            rest.await.map_err(|_| TurnedAway::Internal)?
+        }
+    }
+}
+
+/// What follows the first transaction, where that has not brought the answer.
+async fn work_on(state: &State, mut need: Need, mut then: Resume) -> Result<Option<(Response, Duration)>, TurnedAway> {
+    for _ in 1..TRANSACTIONS_MAX {
+        let work = then(between::meet(state, need).await);
         match commit(&state.store, move |books| work(books)).await? {
             Step::Answer { response, floor } => return Ok(Some((response, floor))),
             Step::Stale => return Ok(None),
-            Step::Between { need, then } => work = then(between::meet(state, need).await),
+            Step::Between { need: next, then: after } => (need, then) = (next, after),
         }
     }
     tracing::error!("a request wants more than {TRANSACTIONS_MAX} transactions");

@@ -26,6 +26,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (17, include_str!("migrations/0017_fence.sql")),
     (18, include_str!("migrations/0018_sandbox.sql")),
     (19, include_str!("migrations/0019_strict.sql")),
+    (20, include_str!("migrations/0020_charges.sql")),
 ];
 
 /// Brings the schema up to date, inside a transaction. A book written by a newer version, or by one whose migrations differ, is

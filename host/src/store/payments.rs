@@ -7,12 +7,12 @@ use secrecy::SecretString;
 
 use super::Transaction;
 use super::sql::{Row, Sql};
-use crate::vault::Place;
+use crate::vault::{Place, Vault};
 
 const COLUMNS: &str =
     "id, invoice_id, attempt, gateway_key, amount, held, currency, status, fence, lease_until, reason, created_at";
 
-pub(super) fn add(sql: &mut dyn Sql, account: i64, payment: &NewPayment<'_>) -> Result<Payment, Fault> {
+pub(super) fn add(sql: &mut dyn Sql, vault: &Vault, account: i64, payment: &NewPayment<'_>) -> Result<Payment, Fault> {
     let id = sql.insert_one(
         "INSERT INTO payments (account_id, invoice_id, attempt, gateway_key, amount, held, currency, status, fence, lease_until,
                                created_at)
@@ -29,6 +29,10 @@ pub(super) fn add(sql: &mut dyn Sql, account: i64, payment: &NewPayment<'_>) -> 
             payment.at.into(),
         ],
     )?;
+    if let Some(token) = card(sql, vault, account)? {
+        let sealed = vault.seal(place("payments", &id.to_string()), &token).map_err(|error| Fault(error.to_string()))?;
+        sql.execute("UPDATE payments SET sealed_card = $1 WHERE id = $2", &[sealed.as_slice().into(), id.into()])?;
+    }
     find(sql, account, id)?.ok_or_else(|| Fault(format!("payment {id} is gone")))
 }
 
@@ -53,7 +57,7 @@ pub(super) fn claim(sql: &mut dyn Sql, account: i64, id: i64, fence: i64, lease_
 
 pub(super) fn finish(sql: &mut dyn Sql, account: i64, id: i64, fence: i64, end: &PaymentEnd<'_>) -> Result<bool, Fault> {
     let finished = sql.execute(
-        "UPDATE payments SET status = $1, reason = $2, finished_at = $3, lease_until = NULL
+        "UPDATE payments SET status = $1, reason = $2, finished_at = $3, lease_until = NULL, sealed_card = NULL
          WHERE account_id = $4 AND id = $5 AND fence = $6 AND status = 'charging'",
         &[end.status.as_str().into(), end.reason.into(), end.at.into(), account.into(), id.into(), fence.into()],
     )?;
@@ -86,8 +90,16 @@ fn read(row: &Row) -> Result<Payment, Fault> {
     })
 }
 
-fn place(row: &str) -> Place<'_> {
-    Place { table: "accounts", row, column: "sealed_card" }
+fn place<'a>(table: &'a str, row: &'a str) -> Place<'a> {
+    Place { table, row, column: "sealed_card" }
+}
+
+/// The gateway's token for the card on file.
+fn card(sql: &mut dyn Sql, vault: &Vault, account: i64) -> Result<Option<SecretString>, Fault> {
+    let query = "SELECT sealed_card FROM accounts WHERE id = $1 AND sealed_card IS NOT NULL";
+    let Some(row) = sql.first(query, &[account.into()])? else { return Ok(None) };
+    let token = vault.open_value(place("accounts", &account.to_string()), &row.bytes(0)?);
+    token.map(Some).map_err(|error| Fault(error.to_string()))
 }
 
 impl Transaction<'_> {
@@ -95,7 +107,7 @@ impl Transaction<'_> {
     /// there is no such reseller.
     pub fn set_card(&mut self, account: AccountId, card: Option<(&SecretString, &str)>) -> Result<bool, Fault> {
         let row = account.0.to_string();
-        let sealed = card.map(|(token, _)| self.vault.seal(place(&row), token)).transpose();
+        let sealed = card.map(|(token, _)| self.vault.seal(place("accounts", &row), token)).transpose();
         let sealed = sealed.map_err(|error| Fault(error.to_string()))?;
         let set = self.sql.execute(
             "UPDATE accounts SET sealed_card = $1, card_label = $2 WHERE id = $3",
@@ -104,11 +116,14 @@ impl Transaction<'_> {
         Ok(set == 1)
     }
 
-    /// The gateway's token for a reseller's card, opened.
-    pub fn card(&mut self, account: AccountId) -> Result<Option<SecretString>, Fault> {
-        let query = "SELECT sealed_card FROM accounts WHERE id = $1 AND sealed_card IS NOT NULL";
-        let Some(row) = self.sql.first(query, &[account.0.into()])? else { return Ok(None) };
-        let token = self.vault.open_value(place(&account.0.to_string()), &row.bytes(0)?);
+    /// The gateway's token for the card that a charge was begun with, whatever is on file now. One that an earlier build began has
+    /// kept none: for it what is on file has to do.
+    pub fn card_of_charge(&mut self, account: AccountId, payment: i64) -> Result<Option<SecretString>, Fault> {
+        let query = "SELECT sealed_card FROM payments WHERE account_id = $1 AND id = $2 AND sealed_card IS NOT NULL";
+        let Some(row) = self.sql.first(query, &[account.0.into(), payment.into()])? else {
+            return card(self.sql, self.vault, account.0);
+        };
+        let token = self.vault.open_value(place("payments", &payment.to_string()), &row.bytes(0)?);
         token.map(Some).map_err(|error| Fault(error.to_string()))
     }
 
@@ -127,8 +142,13 @@ impl Transaction<'_> {
              ON CONFLICT (gateway_key) DO NOTHING",
             &[gateway_key.into(), amount.0.into(), currency.into(), outcome.into(), now.into()],
         )?;
+        let known = self.simulated_charge(gateway_key)?.ok_or_else(|| Fault("a simulated charge is gone".to_owned()))?;
+        Ok((known, is_new == 1))
+    }
+
+    /// What the simulated bank has answered under this key.
+    pub(crate) fn simulated_charge(&mut self, gateway_key: &str) -> Result<Option<String>, Fault> {
         let row = self.sql.first("SELECT outcome FROM simulated_charges WHERE gateway_key = $1", &[gateway_key.into()])?;
-        let row = row.ok_or_else(|| Fault("a simulated charge is gone".to_owned()))?;
-        Ok((row.text(0)?, is_new == 1))
+        row.map(|row| row.text(0)).transpose()
     }
 }

@@ -20,6 +20,7 @@ const SEALED: &[Column] = &[
     Column { table: "api_keys", name: "sealed_secret", key: "id", row: "provider || '/' || public_id" },
     Column { table: "operations", name: "sealed_options", key: "id", row: "ulid" },
     Column { table: "operations", name: "sealed_password", key: "id", row: "ulid" },
+    Column { table: "payments", name: "sealed_card", key: "id", row: "CAST(id AS TEXT)" },
     Column { table: "services", name: "sealed_password", key: "id", row: "CAST(id AS TEXT)" },
     Column { table: "webhooks", name: "sealed_secret", key: "key_id", row: "CAST(key_id AS TEXT)" },
     Column { table: "webhooks", name: "sealed_previous_secret", key: "key_id", row: "CAST(key_id AS TEXT)" },

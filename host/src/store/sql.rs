@@ -39,6 +39,10 @@ pub(crate) trait Sql {
     fn undo(&mut self) -> Result<(), Fault> {
         self.batch("ROLLBACK TO attempt; RELEASE attempt")
     }
+    /// Whether this run of the transaction is over already, and the same work is done in another.
+    fn is_run_again(&self) -> bool {
+        false
+    }
     /// Which engine it is, for what cannot be said in one text.
     fn dialect(&self) -> Dialect;
     /// Says what the transaction is about to use, where transactions run at the same time. Said before its first statement, it

@@ -269,6 +269,10 @@ impl Sql for Sqlite<'_> {
         Err(Fault("to be run again with savepoints".to_owned()))
     }
 
+    fn is_run_again(&self) -> bool {
+        self.care == Care::Hope { dashed: true }
+    }
+
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
     }

@@ -38,7 +38,9 @@ impl Books for Transaction<'_> {
             Ok(Ok(Keep::Keep)) => Attempted::Kept,
             Ok(Ok(Keep::Undo)) => Attempted::Undone,
             Ok(Err(error)) => {
-                tracing::error!(%error, "an attempt failed");
+                if !self.sql.is_run_again() {
+                    tracing::error!(%error, "an attempt failed");
+                }
                 Attempted::Broke
             }
             // The panic hook has logged where.
@@ -258,7 +260,7 @@ impl AccountBooks for Tenant<'_> {
     }
 
     fn add_payment(&mut self, payment: &NewPayment<'_>) -> Result<Payment, Fault> {
-        payments::add(self.sql, self.id, payment)
+        payments::add(self.sql, self.vault, self.id, payment)
     }
 
     fn payment(&mut self, id: i64) -> Result<Option<Payment>, Fault> {

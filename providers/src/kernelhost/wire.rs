@@ -5,8 +5,9 @@
 //! for something else.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -319,7 +320,7 @@ pub struct OrderRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantity: Option<u32>,
     /// Choices by option name; numbers for `quantity` options.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "options_once")]
     pub config_options: BTreeMap<String, Value>,
     /// The wished host name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -327,6 +328,32 @@ pub struct OrderRequest {
     /// A remark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// Options by name. One that is given twice could mean two prices.
+fn options_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
+    struct Options;
+
+    impl<'de> Visitor<'de> for Options {
+        type Value = BTreeMap<String, Value>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut options = BTreeMap::new();
+            while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                if options.contains_key(&name) {
+                    return Err(A::Error::custom(format_args!("duplicate field `config_options.{name}`")));
+                }
+                options.insert(name, value);
+            }
+            Ok(options)
+        }
+    }
+
+    deserializer.deserialize_map(Options)
 }
 
 /// An order.

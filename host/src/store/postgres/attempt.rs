@@ -189,6 +189,10 @@ impl Sql for Attempt<'_> {
         self.note(answer)
     }
 
+    fn is_run_again(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     fn dialect(&self) -> Dialect {
         Dialect::Postgres
     }

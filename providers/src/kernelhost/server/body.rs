@@ -12,8 +12,12 @@ const PER_PAGE_MAX: u32 = 100;
 /// Further pages are empty in any book; the limit keeps offsets small.
 const PAGE_MAX: u64 = 1_000_000_000;
 
-/// The body as JSON of one type.
+/// The body as a JSON object of one type.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    // serde would read an array's values as the members in their order.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(problem::malformed(field("body", "wrong_type", "An object is expected.")));
+    }
     serde_json::from_slice(body).map_err(|error| problem::malformed(explain(&error)))
 }
 
@@ -197,6 +201,12 @@ mod tests {
             (r#"{"product_id":1}"#, "billing_cycle", "required"),
             (r#"{"product_id":1,"product_id":2,"billing_cycle":"monthly"}"#, "product_id", "duplicate"),
             (r#"{"product_id":"1","billing_cycle":"monthly"}"#, "body", "wrong_type"),
+            (r#" [1,"monthly"]"#, "body", "wrong_type"),
+            (
+                r#"{"product_id":1,"billing_cycle":"monthly","config_options":{"os":"a","os":"b"}}"#,
+                "config_options.os",
+                "duplicate",
+            ),
             (r#"{"product_id":1.5,"billing_cycle":"monthly"}"#, "body", "wrong_type"),
             (r#"{"product_id":1,"billing_cycle":"monthly"} x"#, "body", "malformed"),
             ("", "body", "malformed"),

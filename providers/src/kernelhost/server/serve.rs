@@ -20,7 +20,7 @@ use crate::server::{Key, Met, Need, Step, Visit, Work};
 
 /// A record of an unpaid order lives so many seconds longer than the order, so that no retry can find the one without the other.
 const UNFINISHED_MARGIN_S: i64 = 3600;
-/// The status under which a change is recorded that has no answer yet; it is never sent.
+/// The status under which a change is recorded and audited that has no answer yet; it is never sent.
 const RUNNING: u16 = 102;
 
 /// A request that admission refused: counted against the key if it is of that kind, and audited.
@@ -81,6 +81,12 @@ fn go_on(
             answer(visit, by, metered(response, reading), None, books)
         }
         Executed::Needs(need) => {
+            // Money moves from here on, whether or not this request will live to see its answer.
+            if let Need::Charge(charge) = &need {
+                let by = By { key: Some(key), key_id: Some(&key.public_id) };
+                let detail = Some(format!("payment {}", charge.payment));
+                books.audit(&AuditRow { detail, ..row(visit, by, RUNNING, "payment.begun") })?;
+            }
             let (visit, admitted) = (Arc::clone(visit), Arc::clone(admitted));
             let then =
                 move |met| -> Work { Box::new(move |books| go_on(&visit, &admitted, reading, (Some(&met), rounds + 1), books)) };

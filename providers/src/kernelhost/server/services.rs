@@ -75,7 +75,11 @@ pub(super) fn act(call: &Call<'_>, id: i64, again: Option<Again>, books: &mut dy
             books.account(call.key.account).set_password(id, &password)?;
         }
         Action::Switch(switch) => {
-            let changed = switched(&service, switch).ok_or_else(wrong_state)?;
+            let mut changed = switched(&service, switch).ok_or_else(wrong_state)?;
+            if switch == Switch::Unsuspend && changed.next_due_at <= call.now() {
+                // Overdue, and not for a moment longer than if it had not been suspended.
+                changed.bill_at = Some(call.now());
+            }
             if changed.status == ServiceStatus::Terminated {
                 renewals::stop(call.key.account, &service, books)?;
             }
@@ -139,7 +143,7 @@ fn renew(call: &Call<'_>, service: &Service, due_at: Timestamp, is_running: bool
                 return Ok(if stays { Keep::Keep } else { Keep::Undo });
             }
         }
-        // A renewal that is asked for and not paid leaves no invoice that was not there before.
+        // A renewal that is asked for and not paid leaves no invoice that was not there before, unless a card was charged for it.
         Ok(if unpaid.is_some() { Keep::Undo } else { Keep::Keep })
     })?;
     match (attempted, unpaid) {

@@ -26,7 +26,8 @@ use crate::config::Listen;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a caller may leave an answer unread: past that the kernel ends the connection.
+/// How long a caller may leave an answer unread: past that the kernel ends the connection, where it can.
+#[cfg(target_os = "linux")]
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stopping listener waits for answers under way.
 const GRACE: Duration = Duration::from_secs(20);

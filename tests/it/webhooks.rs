@@ -524,12 +524,14 @@ async fn what_is_on_its_way_to_an_old_address_goes_to_the_new_one() {
     let id = happen(&house, account, 1).await;
     old.wait_for(1).await;
     assert_eq!(put(&house, &key, &json!({"url": new.url()})).await.status, 200);
-    let came = new.wait_for(1).await;
-    assert_eq!(came[0].id(), id);
-    until(|| the_delivery(&house).delivered_at.is_some(), || "delivered".to_owned()).await;
     let stale = Attempt { at: house.clock.now(), status: Some(410), error: Some("status 410".to_owned()), then: Then::Dead };
     let settled = house.store.transact(move |books| books.settle_delivery(1, 1, &stale)).await.unwrap();
     assert!(settled.is_none() && !get_disabled(&house));
+    assert_eq!(new.received().len(), 0, "it is held for the old one still");
+    house.clock.advance(SignedDuration::from_secs(61));
+    let came = new.wait_for(1).await;
+    assert_eq!(came[0].id(), id);
+    until(|| the_delivery(&house).delivered_at.is_some(), || "delivered".to_owned()).await;
     house.stop().await;
 }
 

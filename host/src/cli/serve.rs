@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::book::{Home, block_on};
+use super::unshown::Unshown;
 use super::{Context, Exit, Failure};
 use crate::audit;
 use crate::clock::{Clock, System};
@@ -45,7 +46,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDR")]
     server: Option<SocketAddr>,
     /// Run the gateway on this address and port, or on unix:PATH
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = Unshown::<Listen>::new())]
     gateway: Option<Listen>,
     /// The component that the gateway asks, in place of the built-in one
     #[arg(long, value_name = "FILE")]

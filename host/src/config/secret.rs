@@ -34,6 +34,7 @@ impl TryFrom<toml::Value> for SecretRef {
         match (entries.next(), entries.next()) {
             (Some((kind, toml::Value::String(name))), None) if !name.is_empty() => match kind.as_str() {
                 "env" if is_variable(&name) => Ok(Self::Env(name)),
+                "env" => Err("the name of a variable is of A-Z a-z 0-9 and _, and begins with none of the digits".to_owned()),
                 "file" => Ok(Self::File(name.into())),
                 _ => Err(LITERAL.to_owned()),
             },

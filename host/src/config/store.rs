@@ -76,9 +76,7 @@ impl FromStr for StoreUrl {
                 PostgresUrl::parse(rest, text).map(Self::Postgres)
             }
             // Another database's address, which `sqlite:` only precedes, may hold a password.
-            Some(("sqlite", path)) if path.contains("://") || path.starts_with("//") && path.contains('@') => {
-                Err(FORM.to_owned())
-            }
+            Some(("sqlite", path)) if path.contains("://") || names_user(path) => Err(FORM.to_owned()),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
             _ => Err(FORM.to_owned()),
         }
@@ -94,6 +92,11 @@ impl fmt::Display for StoreUrl {
     }
 }
 
+/// Whether a path begins like the address of a machine, and with somebody's name on it.
+fn names_user(path: &str) -> bool {
+    path.strip_prefix("//").and_then(|rest| rest.split('/').next()).is_some_and(|machine| machine.contains('@'))
+}
+
 impl PostgresUrl {
     /// `rest` is what follows `postgres://`.
     fn parse(rest: &str, text: &str) -> Result<Self, String> {
@@ -102,7 +105,7 @@ impl PostgresUrl {
         let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
         let settings = Settings::read(query)?;
         let user = user.filter(|user| !user.is_empty()).map(decoded);
-        if user.as_ref().is_some_and(|user| user.contains(':')) {
+        if user.as_ref().is_some_and(|user| user.contains([':', '=', ';', ' '])) {
             return Err(PASSWORD.to_owned());
         }
         let database = decoded(database);
@@ -135,7 +138,9 @@ impl Settings {
                 "host" => settings.hosts = Some(value.into_owned()),
                 "port" => settings.ports = Some(value.into_owned()),
                 "sslmode" => settings.tls = Some(read_tls(&value)?),
-                "sslrootcert" if value.starts_with('/') => settings.root_certificates = Some(value.into_owned().into()),
+                "sslrootcert" if value.starts_with('/') && !value.contains(['=', ';']) => {
+                    settings.root_certificates = Some(value.into_owned().into());
+                }
                 "sslrootcert" => return Err("sslrootcert is a file's absolute path".to_owned()),
                 "password" => return Err(PASSWORD.to_owned()),
                 _ => return Err("of the address's settings, host, port, sslmode and sslrootcert are known here".to_owned()),
@@ -164,7 +169,7 @@ impl Settings {
         let decoded = decoded(text);
         let read = |port: &str| port.parse::<u16>().map_err(|_| "a port is a number up to 65535".to_owned());
         let port = port.map(read).transpose()?;
-        if decoded.starts_with('/') {
+        if decoded.starts_with('/') && !decoded.contains(['=', ';']) {
             return Ok(PostgresHost::Socket(decoded.into(), port.unwrap_or(PORT)));
         }
         let (host, own_port) = split_port(&decoded);
@@ -247,6 +252,9 @@ mod tests {
         for (text, why) in [
             ("postgres://me:hunter2@h/d", "no password belongs"),
             ("postgres://me%3Ahunter2@h/d", "no password belongs"),
+            ("postgres://user=me password=hunter2@h/d", "no password belongs"),
+            ("postgres:///d?host=/run;password=hunter2", "a host is"),
+            ("postgres://h/d?sslrootcert=/ca.pem;password=hunter2", "sslrootcert is"),
             ("postgres://h/d?password=hunter2", "no password belongs"),
             ("postgres://h/d&password=hunter2", "a database's name"),
             ("postgres://h/d;password=hunter2", "a database's name"),

@@ -11,7 +11,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use provisor_providers::books::{AuditRow, Books as _, Fault};
 use provisor_providers::message::{Headers, Request, Response};
-use provisor_providers::server::{Admission, Moment, Need, Resume, Server as Api, Step, TurnedAway, Visit, Work};
+use provisor_providers::server::{Admission, Moment, Server as Api, Step, TurnedAway, Visit, Work};
 
 use super::keys::RequestKeys;
 use super::{State, between, probes};
@@ -78,8 +78,13 @@ async fn serve(
             Ok(Admission::Work(work)) => work,
             Err(why) => return turn_away(state, api, &visit, why).await,
         };
-        if let Some((response, floor)) = work_off(state, work).await? {
-            return Ok((response, begun + floor));
+        match carried_out(state, &visit, work).await {
+            Err(Panicked) => return turn_away(state, api, &visit, TurnedAway::Internal).await,
+            Ok(answered) => {
+                if let Some((response, floor)) = answered? {
+                    return Ok((response, begun + floor));
+                }
+            }
         }
         tracing::debug!(request_id, "the key changed: admitting once more");
     }
@@ -95,29 +100,29 @@ async fn turn_away(state: &State, api: &dyn Api, visit: &Visit, why: TurnedAway)
     Ok((response, Instant::now()))
 }
 
-/// One transaction after the other until there is an answer; none when the key is stale.
-async fn work_off(state: &Arc<State>, work: Work) -> Result<Option<(Response, Duration)>, TurnedAway> {
-    match commit(&state.store, move |books| work(books)).await? {
-        Step::Answer { response, floor } => Ok(Some((response, floor))),
-        Step::Stale => Ok(None),
-        Step::Between { need, then } => {
-            // A caller who hangs up ends the future of the request; what was begun goes on to its end and its audit row.
-            let state = Arc::clone(state);
-            let rest = tokio::spawn(async move { work_on(&state, need, then).await });
-            // A panic in there is a defect of ours; the panic hook has logged it.
-            rest.await.map_err(|_| TurnedAway::Internal)?
-        }
+/// A defect of ours; the panic hook has logged it.
+struct Panicked;
+
+/// Works off what may change something in a task of its own: a caller who hangs up ends the future of his request, and what was begun
+/// has to go on to its end and its audit row. That costs more than a read is worth, which is not answered either then.
+async fn carried_out(state: &Arc<State>, visit: &Visit, work: Work) -> Result<Worked, Panicked> {
+    if visit.request.method == "GET" {
+        return Ok(work_off(state, work).await);
     }
+    let state = Arc::clone(state);
+    tokio::spawn(async move { work_off(&state, work).await }).await.map_err(|_| Panicked)
 }
 
-/// What follows the first transaction, where that has not brought the answer.
-async fn work_on(state: &State, mut need: Need, mut then: Resume) -> Result<Option<(Response, Duration)>, TurnedAway> {
-    for _ in 1..TRANSACTIONS_MAX {
-        let work = then(between::meet(state, need).await);
+/// The answer and how long it has to take at least; none when the key is stale.
+type Worked = Result<Option<(Response, Duration)>, TurnedAway>;
+
+/// One transaction after the other until there is an answer.
+async fn work_off(state: &State, mut work: Work) -> Worked {
+    for _ in 0..TRANSACTIONS_MAX {
         match commit(&state.store, move |books| work(books)).await? {
             Step::Answer { response, floor } => return Ok(Some((response, floor))),
             Step::Stale => return Ok(None),
-            Step::Between { need: next, then: after } => (need, then) = (next, after),
+            Step::Between { need, then } => work = then(between::meet(state, need).await),
         }
     }
     tracing::error!("a request wants more than {TRANSACTIONS_MAX} transactions");

@@ -116,14 +116,13 @@ impl Transaction<'_> {
         Ok(set == 1)
     }
 
-    /// The gateway's token for the card that a charge was begun with, whatever is on file now. One that an earlier build began has
-    /// kept none: for it what is on file has to do.
+    /// The gateway's token for the card that a charge was begun with, whatever is on file now; none once it has ended. A charge that
+    /// an earlier build began has kept none: for it what is on file has to do.
     pub fn card_of_charge(&mut self, account: AccountId, payment: i64) -> Result<Option<SecretString>, Fault> {
-        let query = "SELECT sealed_card FROM payments WHERE account_id = $1 AND id = $2 AND sealed_card IS NOT NULL";
-        let Some(row) = self.sql.first(query, &[account.0.into(), payment.into()])? else {
-            return card(self.sql, self.vault, account.0);
-        };
-        let token = self.vault.open_value(place("payments", &payment.to_string()), &row.bytes(0)?);
+        let query = "SELECT sealed_card FROM payments WHERE account_id = $1 AND id = $2 AND status = 'charging'";
+        let Some(row) = self.sql.first(query, &[account.0.into(), payment.into()])? else { return Ok(None) };
+        let Some(sealed) = row.opt_bytes(0)? else { return card(self.sql, self.vault, account.0) };
+        let token = self.vault.open_value(place("payments", &payment.to_string()), &sealed);
         token.map(Some).map_err(|error| Fault(error.to_string()))
     }
 

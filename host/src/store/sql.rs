@@ -234,6 +234,13 @@ impl Row {
         }
     }
 
+    pub(crate) fn opt_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, Fault> {
+        match self.0.get(column) {
+            Some(Cell::Null) => Ok(None),
+            _ => self.bytes(column).map(Some),
+        }
+    }
+
     pub(crate) fn bytes(&self, column: usize) -> Result<Vec<u8>, Fault> {
         match self.0.get(column) {
             Some(Cell::Bytes(value)) => Ok(value.clone()),

@@ -105,7 +105,7 @@ fn commit_in_hope(
     group.push(first);
     let mut engine = Sqlite::begin(connection, memory, Care::Hope { dashed: false })?;
     while let Some(job) = group.last_mut() {
-        if !run(&mut **job, &mut engine) || engine.is_dashed() {
+        if !run(&mut **job, &mut engine) || engine.is_run_again() {
             engine.execute("ROLLBACK", &[])?;
             drop(engine);
             memory.take_back();
@@ -201,10 +201,6 @@ impl<'c> Sqlite<'c> {
         }
         self.statements.push((sql.to_owned(), statement));
         Ok(self.statements.len() - 1)
-    }
-
-    fn is_dashed(&self) -> bool {
-        self.care == Care::Hope { dashed: true }
     }
 }
 

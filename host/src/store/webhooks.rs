@@ -38,12 +38,13 @@ fn last_delivery(row: &Row) -> Result<Option<LastDelivery>, Fault> {
 }
 
 pub(super) fn set(sql: &mut dyn Sql, vault: &Vault, account: i64, key: KeyRow, new: &NewWebhook<'_>) -> Result<(), Fault> {
-    // What is on its way to another address is sent to this one: what the old one answers does not count any more.
+    // What is on its way to another address does not count, whatever that answers: it is sent to this one. Not before its lease ends,
+    // so that there are never more at a time for one webhook than it may have, however often it moves.
     sql.execute(
-        "UPDATE deliveries SET fence = fence + 1, leased_until = NULL, next_at = $1
-         WHERE key_id = $2 AND next_at IS NOT NULL AND leased_until IS NOT NULL
-           AND EXISTS (SELECT 1 FROM webhooks w WHERE w.key_id = $2 AND w.account_id = $3 AND w.url <> $4)",
-        &[new.at.into(), key.0.into(), account.into(), new.url.into()],
+        "UPDATE deliveries SET fence = fence + 1
+         WHERE key_id = $1 AND next_at IS NOT NULL AND leased_until IS NOT NULL
+           AND EXISTS (SELECT 1 FROM webhooks w WHERE w.key_id = $1 AND w.account_id = $2 AND w.url <> $3)",
+        &[key.0.into(), account.into(), new.url.into()],
     )?;
     let events = new.events.join(" ");
     let changed = sql.execute(

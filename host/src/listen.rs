@@ -32,7 +32,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stopping listener waits for answers under way.
 const GRACE: Duration = Duration::from_secs(20);
 /// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 10_000;
+pub(crate) const CONNECTIONS: usize = 10_000;
 /// Heads larger than this are refused by the parser.
 const HEAD_BYTES: usize = 16 * 1024;
 

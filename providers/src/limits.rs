@@ -255,12 +255,13 @@ mod tests {
         }
 
         #[test]
-        fn a_clock_that_goes_back_brings_nothing(back in 0_i64..=600_000) {
+        fn a_clock_that_goes_back_brings_nothing(back in 0_i64..10_000_000) {
             let limits = KeyLimits { per_minute: 60, burst: 1, per_day: 100 };
             let (meter, _) = Meter::full(limits, at(0)).take(limits, at(0));
             let (meter, reading) = meter.take(limits, at(-back));
             prop_assert!(!reading.allowed);
-            prop_assert!(!meter.take(limits, at(0)).1.allowed);
+            // Else it is believed, and time has passed since.
+            prop_assert!(back > AHEAD_MAX.as_millis().try_into().unwrap() || !meter.take(limits, at(0)).1.allowed);
         }
     }
 

@@ -35,7 +35,7 @@ pub use self::mounts::Mounts;
 use self::webhooks::Postman;
 use crate::addresses::Addresses;
 use crate::clock::Clock;
-use crate::listen::{Address, Listener};
+use crate::listen::{Address, CONNECTIONS, Listener};
 use crate::mail::{self, MailOptions, PostOffice};
 use crate::resolve::{Resolve, SystemResolver};
 use crate::store::Store;
@@ -145,6 +145,8 @@ pub(crate) struct State {
     addresses: Addresses,
     keys: KeyCache,
     admissions: Semaphore,
+    /// Changes under way, also those whose callers have hung up and may come again: no more than there may be connections.
+    changes: Arc<Semaphore>,
     checkpoints: Checkpoints,
     checked: probes::Checked,
     metrics: Metrics,
@@ -175,6 +177,7 @@ pub fn start(listener: TcpListener, store: Store, clock: Arc<dyn Clock>, options
         options,
         keys: KeyCache::new(),
         admissions: Semaphore::new(ADMISSIONS),
+        changes: Arc::new(Semaphore::new(CONNECTIONS)),
     });
     let (stop, stopped) = watch::channel(false);
     let mut tasks = vec![

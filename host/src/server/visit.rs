@@ -79,7 +79,7 @@ async fn serve(
             Err(why) => return turn_away(state, api, &visit, why).await,
         };
         match carried_out(state, &visit, work).await {
-            Err(Panicked) => return turn_away(state, api, &visit, TurnedAway::Internal).await,
+            Err(Defect) => return turn_away(state, api, &visit, TurnedAway::Internal).await,
             Ok(answered) => {
                 if let Some((response, floor)) = answered? {
                     return Ok((response, begun + floor));
@@ -100,17 +100,22 @@ async fn turn_away(state: &State, api: &dyn Api, visit: &Visit, why: TurnedAway)
     Ok((response, Instant::now()))
 }
 
-/// A defect of ours; the panic hook has logged it.
-struct Panicked;
+/// A panic of ours; its hook has logged it.
+struct Defect;
 
 /// Works off what may change something in a task of its own: a caller who hangs up ends the future of his request, and what was begun
 /// has to go on to its end and its audit row. That costs more than a read is worth, which is not answered either then.
-async fn carried_out(state: &Arc<State>, visit: &Visit, work: Work) -> Result<Worked, Panicked> {
+async fn carried_out(state: &Arc<State>, visit: &Visit, work: Work) -> Result<Worked, Defect> {
     if visit.request.method == "GET" {
         return Ok(work_off(state, work).await);
     }
+    let slot = Arc::clone(&state.changes).acquire_owned().await.map_err(|_| Defect)?;
     let state = Arc::clone(state);
-    tokio::spawn(async move { work_off(&state, work).await }).await.map_err(|_| Panicked)
+    let working = tokio::spawn(async move {
+        let _slot = slot;
+        work_off(&state, work).await
+    });
+    working.await.map_err(|_| Defect)
 }
 
 /// The answer and how long it has to take at least; none when the key is stale.
